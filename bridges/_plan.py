@@ -1,0 +1,110 @@
+"""What is done once per step: check the index spec, lower it, choose the route."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import array_api_compat.torch as xp
+import torch
+
+from functional_paged import PAD, IndexSpec, SpecError, check_spec
+from functional_paged import _static_checks as static_checks
+from functional_paged._slots import slots_in
+
+from . import registry
+from ._backend import Backend
+
+
+@dataclass(frozen=True, eq=False)
+class StorePlan:
+    """One step's index spec, checked and lowered, for every layer and tensor of that step.
+
+    Attributes:
+      backend: what will write.
+      route: how it will write, in the backend's words.
+      num_blocks: of every cache that the plan fits.
+      block_size: of every cache that the plan fits.
+      num_tokens: rows of states that the plan covers; states may have more (C10).
+      device: of every tensor that the plan fits.
+      lowered: the backend's own.
+    """
+
+    backend: Backend
+    route: str
+    num_blocks: int
+    block_size: int
+    num_tokens: int
+    device: torch.device
+    lowered: Any = field(repr=False)
+
+
+def plan(
+    index_spec: IndexSpec,
+    *,
+    cache: torch.Tensor,
+    num_tokens: int,
+    backend: str | Backend | None = None,
+    check: bool = False,
+) -> StorePlan:
+    """Check and lower an index spec once, for all stores of one step.
+
+    Nothing is written and, without `check`, nothing waits for the device.
+
+    Args:
+      index_spec: any of the three forms, of torch tensors on the device of `cache`.
+      cache: one of the caches to be written, `(num_blocks, kv_heads, block_size, head_dim)`.
+        The plan fits every cache with its num_blocks, block_size and device.
+      num_tokens: rows of the states to be stored.
+      backend: a name, a backend object, or `None` for the variable `FUNCTIONAL_PAGED_BACKEND`,
+        else the best that loads.
+      check: also run `check_spec`, which reads the values on the host.
+
+    Returns:
+      A plan for `store_single_`.
+
+    Raises:
+      SpecError: C1, C3, C4 and, with `check`, what is invalid by value.
+      BackendUnsupported: the backend cannot load or cannot serve this spec.
+
+    Example:
+      >>> import torch
+      >>> from functional_paged import SlotMapping
+      >>> cache = torch.zeros(2, 1, 2, 1)
+      >>> spec = SlotMapping(torch.tensor([3]))
+      >>> plan(spec, cache=cache, num_tokens=1, backend="torch").num_blocks
+      2
+    """
+    static_checks.check_load(cache, index_spec)
+    _check_torch({"cache": cache, **static_checks.spec_arrays(index_spec)})
+    cache_shape = tuple(cache.shape)
+    if check:
+        check_spec(index_spec, cache_shape=cache_shape, num_tokens=num_tokens)
+    chosen = registry.resolve(backend)
+    slots = _one_token_a_slot(slots_in(xp, index_spec, cache_shape, num_tokens))
+    route, lowered = chosen.lower(index_spec, slots, cache)
+    return StorePlan(
+        backend=chosen,
+        route=route,
+        num_blocks=cache_shape[0],
+        block_size=cache_shape[2],
+        num_tokens=num_tokens,
+        device=cache.device,
+        lowered=lowered,
+    )
+
+
+def _check_torch(arrays: dict[str, Any]) -> None:
+    for name, array in arrays.items():
+        if not isinstance(array, torch.Tensor):
+            raise SpecError(
+                "C3", f"{name} must be a torch tensor, got {type(array).__module__} array"
+            )
+
+
+def _one_token_a_slot(slots: torch.Tensor) -> torch.Tensor:
+    """Keep the last token of each slot (C15), since racing writers may tear a row."""
+    by_slot, order = torch.sort(slots, stable=True)
+    is_last = torch.ones_like(by_slot, dtype=torch.bool)
+    is_last[:-1] = by_slot[1:] != by_slot[:-1]
+    return torch.where(torch.empty_like(is_last).scatter(0, order, is_last), slots, PAD)

@@ -1,0 +1,90 @@
+"""The portable backend: one registered operator of plain torch, on any device and any strides."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+
+from ._backend import BackendUnsupported
+
+if TYPE_CHECKING:
+    from functional_paged import IndexSpec
+
+    from ._plan import StorePlan
+
+_BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+class Writes(NamedTuple):
+    """One write a token: tokens that are not stored repeat the write of one that is.
+
+    That keeps shapes static where a mask would wait for the device.
+
+    Attributes:
+      rows: row of states to write. int64[num_tokens]
+      blocks: block to write to. int64[num_tokens]
+      offsets: position in the block. int64[num_tokens]
+      any_stored: whether any token is stored; if none is, each write repeats what is there. bool[]
+    """
+
+    rows: torch.Tensor
+    blocks: torch.Tensor
+    offsets: torch.Tensor
+    any_stored: torch.Tensor
+
+
+class TorchBackend:
+    """Plain torch: what runs where there is no vendor kernel, and what those are compared with."""
+
+    name = "torch"
+
+    def lower(
+        self, index_spec: IndexSpec, slots: torch.Tensor, cache: torch.Tensor
+    ) -> tuple[str, Writes | None]:
+        del index_spec
+        if slots.shape[0] == 0 or cache.shape[0] == 0:  # C18
+            return "index_put", None
+        stored = slots >= 0
+        some_token = torch.argmax(stored.to(torch.int8)).reshape(1)
+        rows = torch.where(stored, torch.arange(slots.shape[0], device=slots.device), some_token)
+        slots = slots[rows].to(torch.int64).clamp(min=0)
+        block_size = cache.shape[2]
+        return "index_put", Writes(rows, slots // block_size, slots % block_size, stored.any())
+
+    def store_(self, cache: torch.Tensor, states: torch.Tensor, plan: StorePlan) -> None:
+        if plan.lowered is None:
+            return
+        if cache.dtype.itemsize not in _BITS:
+            raise BackendUnsupported(
+                f"the torch backend moves elements of 1, 2, 4 or 8 bytes, got {cache.dtype}"
+            )
+        _store_op(cache, states, *plan.lowered)
+
+
+def _write_rows(
+    cache: torch.Tensor,
+    states: torch.Tensor,
+    rows: torch.Tensor,
+    blocks: torch.Tensor,
+    offsets: torch.Tensor,
+    any_stored: torch.Tensor,
+) -> None:
+    # As integers: some dtypes have no index_put_, and float paths may change NaN payloads (C16).
+    bits = _BITS[cache.dtype.itemsize]
+    by_slot = cache.view(bits).permute(0, 2, 1, 3)
+    written = states.view(bits).index_select(0, rows)
+    there = by_slot[blocks[:1], offsets[:1]]
+    by_slot.index_put_((blocks, offsets), torch.where(any_stored, written, there))
+
+
+# Not torch.library.custom_op, which costs ten times as much a call. The operator returns nothing:
+# one that returns its mutated argument loses the write under torch.compile.
+_library = torch.library.Library("functional_paged", "DEF")
+_library.define(
+    "write_rows(Tensor(a!) cache, Tensor states, Tensor rows, Tensor blocks, Tensor offsets, "
+    "Tensor any_stored) -> ()"
+)
+_library.impl("write_rows", _write_rows, "CompositeExplicitAutograd")
+torch.library.register_fake("functional_paged::write_rows", lambda *_: None, lib=_library)
+_store_op = torch.ops.functional_paged.write_rows.default

@@ -1,0 +1,54 @@
+"""Writing new tokens into a paged KV cache: the definition, and a pure JAX store that meets it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ._chunks import plan_chunks
+from ._errors import SpecError
+from ._slots import to_slots
+from ._spec import PAD, BlockTable, ChunkPlan, IndexSpec, SlotMapping
+from ._value_checks import check_spec
+
+if TYPE_CHECKING:
+    from ._jax_jit import compiler_options, jit, store_single_donated
+    from ._jax_store import load_single, store_single
+
+_JAX_NAMES = {
+    "compiler_options": "_jax_jit",
+    "jit": "_jax_jit",
+    "load_single": "_jax_store",
+    "store_single": "_jax_store",
+    "store_single_donated": "_jax_jit",
+}
+
+__all__ = [
+    "PAD",
+    "BlockTable",
+    "ChunkPlan",
+    "IndexSpec",
+    "SlotMapping",
+    "SpecError",
+    "check_spec",
+    "compiler_options",
+    "jit",
+    "load_single",
+    "plan_chunks",
+    "store_single",
+    "store_single_donated",
+    "to_slots",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # JAX loads with the first name that needs it, so that the rest works without JAX.
+    if name not in _JAX_NAMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value = globals()[name] = getattr(import_module(f".{_JAX_NAMES[name]}", __name__), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,68 @@
+"""What differs between NumPy, JAX and torch arrays, told without importing any of them."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import array_api_compat
+import numpy as np
+
+from ._errors import SpecError
+from ._types import Array
+
+INT32_MAX = 2**31 - 1
+
+
+def is_array(x: object) -> bool:
+    """Whether `x` is an array of a framework that the array API covers."""
+    return array_api_compat.is_array_api_obj(x)
+
+
+def dtype_name(array: Array) -> str:
+    """The dtype's name, one spelling for all frameworks: `bfloat16`, `float8_e4m3fn`, `int32`."""
+    return str(array.dtype).removeprefix("torch.")
+
+
+def placement(array: Array) -> object | None:
+    """The device that holds an array, or `None` where it may still be moved.
+
+    NumPy arrays, tracers and uncommitted JAX arrays follow the others. A JAX array that is spread
+    over several devices is told by the set of them.
+    """
+    if array_api_compat.is_torch_array(array):
+        return array.device
+    if not array_api_compat.is_jax_array(array):
+        return None
+    is_tracer = isinstance(array, sys.modules["jax"].core.Tracer)
+    return None if is_tracer or not array.committed else frozenset(array.devices())
+
+
+def namespace_of(*arrays: Array) -> Any:
+    """The array-API namespace that computes on these arrays."""
+    return array_api_compat.array_namespace(*arrays)
+
+
+def device_for_new(array: Array) -> Any:
+    """What to pass as `device=` so that a new array joins `array`; JAX decides for itself."""
+    return None if array_api_compat.is_jax_array(array) else array_api_compat.device(array)
+
+
+def slot_dtype(xp: Any, num_slots: int) -> Any:
+    """int32 where every slot fits, else int64; a clear error where the framework has no int64."""
+    if num_slots <= INT32_MAX:
+        return xp.int32
+    if "int64" not in xp.__array_namespace_info__().dtypes(kind="signed integer"):
+        raise SpecError(
+            "C5",
+            "num_blocks * block_size must be < 2**31 where 64-bit integers are off "
+            f"(JAX: enable jax_enable_x64), got {num_slots}",
+        )
+    return xp.int64
+
+
+def to_numpy(array: Array) -> np.ndarray:
+    """Copy an index array to the host; waits for its device."""
+    if array_api_compat.is_torch_array(array):
+        array = array.detach().cpu()
+    return np.asarray(array)

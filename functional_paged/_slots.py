@@ -1,0 +1,194 @@
+"""The index arithmetic: from any index spec to one slot a token. It is written here, once.
+
+Everything is array-API code with static shapes and no host sync, so that NumPy, JAX (traced too)
+and torch (compiled and captured too) run the same lines.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ._arrays import INT32_MAX, device_for_new, namespace_of, slot_dtype
+from ._spec import PAD, BlockTable, ChunkPlan, IndexSpec, SlotMapping
+from ._static_checks import (
+    CacheShape,
+    check_cache_shape,
+    check_devices,
+    check_index_spec,
+    spec_arrays,
+)
+from ._types import Array, Bool, Int32, Integer
+
+
+@dataclass(frozen=True)
+class Destinations:
+    """What an index spec says of each token, before anything is judged against the cache.
+
+    Attributes:
+      named: the spec gives this token a position that it covers: its row is not padding and its
+        table is wide enough, its chunk is well formed, or its slot is not negative.
+      source: row of the table, or row of the plan, that names the token; 0 where none does.
+      column: logical block of a table row; 0 elsewhere.
+      block: physical block, as the spec has it; negative for a hole.
+      offset: position in the block.
+    """
+
+    named: Bool[Array, "num_tokens"]
+    source: Integer[Array, "num_tokens"]
+    column: Integer[Array, "num_tokens"]
+    block: Integer[Array, "num_tokens"]
+    offset: Integer[Array, "num_tokens"]
+
+
+def to_slots(index_spec: IndexSpec, *, cache_shape: CacheShape, num_tokens: int) -> SlotMapping:
+    """Lower an index spec to one slot a token.
+
+    Shapes are static and nothing waits for a device, so it runs under `jax.jit`,
+    `torch.compile(fullgraph=True)` and graph capture.
+
+    Args:
+      index_spec: any of the three forms, of NumPy, JAX or torch arrays.
+      cache_shape: `(num_blocks, kv_heads, block_size, head_dim)`.
+      num_tokens: rows of `states`.
+
+    Returns:
+      `SlotMapping` of exactly `num_tokens` slots: `PAD` for every token that is not stored, by any
+      clause, also where the spec is invalid. int32 where `num_blocks * block_size` < 2**31, else
+      int64. `SlotMapping` input keeps its dtype.
+
+    Raises:
+      SpecError: C1, C3, C4 for the spec's own arrays; C5 where slots need 64 bits and JAX has none.
+
+    Example:
+      >>> import numpy as np
+      >>> spec = BlockTable(np.int32([[4, 2]]), np.int32([15]), np.int32([0, 2]))
+      >>> to_slots(spec, cache_shape=(8, 2, 16, 64), num_tokens=3).slots
+      array([79, 32, -1], dtype=int32)
+    """
+    check_index_spec(index_spec)
+    check_cache_shape(cache_shape)
+    arrays = spec_arrays(index_spec)
+    check_devices(arrays)
+    xp = namespace_of(*arrays.values())
+    return SlotMapping(slots_in(xp, index_spec, cache_shape, num_tokens))
+
+
+def slots_in(
+    xp: Any, index_spec: IndexSpec, cache_shape: CacheShape, num_tokens: int
+) -> Integer[Array, "num_tokens"]:
+    """`to_slots` for a checked spec, in a given array namespace."""
+    num_blocks, _, block_size, _ = cache_shape
+    if isinstance(index_spec, SlotMapping):
+        dtype = index_spec.slots.dtype
+    else:
+        dtype = slot_dtype(xp, num_blocks * block_size)
+    to = destinations(xp, index_spec, block_size, num_tokens)
+    # C8, C12, C14: a block that is not in the cache takes nothing.
+    stored = to.named & (to.block >= 0) & (to.block < num_blocks)
+    block = xp.astype(xp.where(stored, to.block, 0), dtype)
+    return xp.where(stored, block * block_size + xp.astype(to.offset, dtype), PAD)
+
+
+def destinations(xp: Any, index_spec: IndexSpec, block_size: int, num_tokens: int) -> Destinations:
+    """Where the spec puts each of `num_tokens` tokens; see `Destinations`."""
+    if isinstance(index_spec, BlockTable):
+        return _table_destinations(xp, index_spec, block_size, num_tokens)
+    if isinstance(index_spec, ChunkPlan):
+        return _chunk_destinations(xp, index_spec.chunks, block_size, num_tokens)
+    return _slot_destinations(xp, index_spec.slots, block_size, num_tokens)
+
+
+def _table_destinations(
+    xp: Any, spec: BlockTable, block_size: int, num_tokens: int
+) -> Destinations:
+    batch, width = spec.block_table.shape
+    token = _token_numbers(xp, spec.block_table, num_tokens)
+    if batch == 0 or width == 0:  # C18
+        return _nowhere(xp, token)
+    if spec.cu_q_lens is None:
+        row, in_row, named = token, xp.zeros_like(token), token < batch
+    else:
+        starts, ends = spec.cu_q_lens[:-1], spec.cu_q_lens[1:]
+        row = xp.astype(xp.searchsorted(ends, token, side="right"), xp.int32)
+        named = (row < batch) & (starts[0] == 0) & xp.all(starts <= ends)  # C21
+        in_row = token - starts[_at_most(xp, row, batch - 1)]
+    row = _at_most(xp, row, batch - 1)
+    context = spec.context_kv_lens[row]
+    # C5: the position context + in_row may not fit 32 bits, so only its parts are added, and the
+    # context's blocks are cut off at the table's width, past which nothing is stored (C9).
+    offset = context % block_size + in_row % block_size
+    column = (
+        _at_most(xp, context // block_size, width)
+        + in_row // block_size
+        + offset // block_size
+    )
+    named = named & (context >= 0) & (column < width)  # C6, C9
+    column = xp.where(named, column, 0)
+    return Destinations(
+        named=named,
+        source=row,
+        column=column,
+        block=spec.block_table[row, column],
+        offset=offset % block_size,
+    )
+
+
+def _chunk_destinations(
+    xp: Any, chunks: Int32[Array, "num_chunks 4"], block_size: int, num_tokens: int
+) -> Destinations:
+    token = _token_numbers(xp, chunks, num_tokens)
+    if chunks.shape[0] == 0:  # C18
+        return _nowhere(xp, token)
+    start, block, offset, length = (chunks[:, column] for column in range(4))
+    whole = (start >= 0) & (offset >= 0) & (length > 0) & (length <= block_size - offset)  # C13
+    first = xp.where(whole, _at_most(xp, start, num_tokens), num_tokens)
+    end = first + xp.where(whole, length, 0)
+    by_first, by_end = xp.argsort(first), xp.argsort(end)
+    begun = xp.searchsorted(first[by_first], token, side="right")
+    ended = xp.searchsorted(end[by_end], token, side="right")
+    # A token inside exactly one chunk (C13): the numbers of the chunks begun so far less the
+    # numbers of those ended leave the number of that chunk. Sums that wrap cancel all the same.
+    named = begun - ended == 1
+    chunk = _sums_before(xp, by_first)[begun] - _sums_before(xp, by_end)[ended]
+    chunk = xp.where(named, chunk, 0)
+    return Destinations(
+        named=named,
+        source=chunk,
+        column=xp.zeros_like(token),
+        block=block[chunk],
+        offset=xp.where(named, offset[chunk] + (token - start[chunk]), 0),
+    )
+
+
+def _slot_destinations(
+    xp: Any, slots: Integer[Array, "num_slots"], block_size: int, num_tokens: int
+) -> Destinations:
+    missing = max(0, num_tokens - slots.shape[0])  # C10
+    unnamed = xp.full(missing, PAD, dtype=slots.dtype, device=device_for_new(slots))
+    slots = xp.concat([slots[:num_tokens], unnamed])
+    token = _token_numbers(xp, slots, num_tokens)
+    return Destinations(
+        named=slots >= 0,  # C14
+        source=xp.zeros_like(token),
+        column=xp.zeros_like(token),
+        block=slots // block_size,
+        offset=slots % block_size,
+    )
+
+
+def _nowhere(xp: Any, token: Int32[Array, "num_tokens"]) -> Destinations:
+    zero = xp.zeros_like(token)
+    return Destinations(named=token < 0, source=zero, column=zero, block=zero, offset=zero)
+
+
+def _token_numbers(xp: Any, like: Array, num_tokens: int) -> Int32[Array, "num_tokens"]:
+    return xp.arange(num_tokens, dtype=xp.int32, device=device_for_new(like))
+
+
+def _at_most(xp: Any, array: Array, bound: int) -> Array:
+    return xp.where(array < bound, array, bound) if bound < INT32_MAX else array
+
+
+def _sums_before(xp: Any, numbers: Integer[Array, "n"]) -> Integer[Array, "n+1"]:
+    return xp.concat([xp.zeros_like(numbers[:1]), xp.cumulative_sum(numbers, dtype=numbers.dtype)])

@@ -1,0 +1,154 @@
+"""Clauses C1-C4: what shapes, dtypes and devices alone decide. Every implementation calls these."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+from ._arrays import dtype_name, is_array, placement
+from ._errors import SpecError
+from ._spec import BlockTable, ChunkPlan, IndexSpec, SlotMapping
+from ._types import Array
+
+CacheShape: TypeAlias = tuple[int, int, int, int]
+
+MAX_BLOCK_SIZE = 2**30
+"""The sum of two offsets in a block fits int32 up to this size."""
+
+
+def check_call(cache: Array, states: Array, index_spec: IndexSpec) -> None:
+    """Check one store of `states` into `cache` for C1-C4.
+
+    Raises:
+      SpecError: C1 (ranks and shapes), C2 (the store would cast), C3 (devices), C4 (index dtypes).
+    """
+    check_index_spec(index_spec)
+    check_tensors(cache, states)
+    check_devices({"cache": cache, "states": states, **spec_arrays(index_spec)})
+
+
+def check_load(cache: Array, index_spec: IndexSpec) -> None:
+    """Check one load from `cache` for C1, C3 and C4."""
+    check_index_spec(index_spec)
+    _check_cache(cache)
+    check_devices({"cache": cache, **spec_arrays(index_spec)})
+
+
+def check_tensors(cache: Array, states: Array) -> None:
+    """Check what a store of one tensor needs beyond its index spec: C1 and C2."""
+    _check_cache(cache)
+    if not is_array(states):
+        raise SpecError("C1", f"states must be an array, got {_type_name(states)}")
+    if states.ndim != 3:
+        raise SpecError(
+            "C1",
+            f"states must have 3 axes (num_tokens, kv_heads, head_dim), got {_shape(states)}",
+        )
+    _, kv_heads, _, head_dim = cache.shape
+    if states.shape[1] != kv_heads:
+        raise SpecError(
+            "C1", f"states.shape[1] = {states.shape[1]} must equal kv_heads = {kv_heads} of cache"
+        )
+    if states.shape[2] != head_dim:
+        raise SpecError(
+            "C1", f"states.shape[2] = {states.shape[2]} must equal head_dim = {head_dim} of cache"
+        )
+    if states.dtype != cache.dtype:
+        raise SpecError(
+            "C2",
+            f"states.dtype must equal cache.dtype = {dtype_name(cache)}, got {dtype_name(states)}; "
+            "a store never casts",
+        )
+
+
+def check_cache_shape(cache_shape: tuple[int, ...]) -> None:
+    """Check the shape of a cache for C1."""
+    if len(cache_shape) != 4:
+        raise SpecError(
+            "C1",
+            "cache must have 4 axes (num_blocks, kv_heads, block_size, head_dim), "
+            f"got {len(cache_shape)}: {tuple(cache_shape)}",
+        )
+    if not 1 <= cache_shape[2] <= MAX_BLOCK_SIZE:
+        raise SpecError(
+            "C1", f"block_size = cache.shape[2] must be in 1..2**30, got {cache_shape[2]}"
+        )
+
+
+def check_index_spec(index_spec: IndexSpec) -> None:
+    """Check the form, ranks, shapes and dtypes of an index spec: C1 and C4."""
+    if isinstance(index_spec, BlockTable):
+        _check_index_array("block_table", index_spec.block_table, 2)
+        _check_index_array("context_kv_lens", index_spec.context_kv_lens, 1)
+        batch = index_spec.block_table.shape[0]
+        _check_length("context_kv_lens", index_spec.context_kv_lens, batch, "batch")
+        if index_spec.cu_q_lens is not None:
+            _check_index_array("cu_q_lens", index_spec.cu_q_lens, 1)
+            _check_length("cu_q_lens", index_spec.cu_q_lens, batch + 1, "batch + 1")
+    elif isinstance(index_spec, ChunkPlan):
+        _check_index_array("chunks", index_spec.chunks, 2)
+        if index_spec.chunks.shape[1] != 4:
+            raise SpecError(
+                "C1",
+                "chunks must have 4 columns (src_token_start, dst_block_id, dst_block_offset, "
+                f"chunk_len), got {index_spec.chunks.shape[1]}",
+            )
+    elif isinstance(index_spec, SlotMapping):
+        _check_index_array("slots", index_spec.slots, 1, ("int32", "int64"))
+    else:
+        raise SpecError(
+            "C1",
+            "index_spec must be a BlockTable, ChunkPlan or SlotMapping, "
+            f"got {_type_name(index_spec)}",
+        )
+
+
+def check_devices(arrays: dict[str, Array]) -> None:
+    """Check that the named arrays live on one device: C3."""
+    first_name, first_place = "", None
+    for name, array in arrays.items():
+        place = placement(array)
+        if place is None:
+            continue
+        if first_place is None:
+            first_name, first_place = name, place
+        elif place != first_place:
+            raise SpecError(
+                "C3", f"{name} must be on the device of {first_name} = {first_place}, got {place}"
+            )
+
+
+def spec_arrays(index_spec: IndexSpec) -> dict[str, Array]:
+    """The arrays of an index spec by field name."""
+    return {name: array for name, array in vars(index_spec).items() if array is not None}
+
+
+def _check_cache(cache: Array) -> None:
+    if not is_array(cache):
+        raise SpecError("C1", f"cache must be an array, got {_type_name(cache)}")
+    check_cache_shape(tuple(cache.shape))
+
+
+def _check_index_array(
+    name: str, array: Array, ndim: int, dtypes: tuple[str, ...] = ("int32",)
+) -> None:
+    if not is_array(array):
+        raise SpecError("C4", f"{name} must be an {dtypes[0]} array, got {_type_name(array)}")
+    if dtype_name(array) not in dtypes:
+        raise SpecError("C4", f"{name} must be {' or '.join(dtypes)}, got {dtype_name(array)}")
+    if array.ndim != ndim:
+        raise SpecError("C1", f"{name} must have {ndim} axes, got {array.ndim}: {_shape(array)}")
+
+
+def _check_length(name: str, array: Array, expected: int, meaning: str) -> None:
+    if array.shape[0] != expected:
+        raise SpecError(
+            "C1", f"{name}.shape[0] = {array.shape[0]} must equal {meaning} = {expected}"
+        )
+
+
+def _shape(array: Array) -> str:
+    return str(tuple(array.shape))
+
+
+def _type_name(value: object) -> str:
+    return f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")

@@ -1,0 +1,27 @@
+"""Shapes in annotations, for arrays of any framework.
+
+jaxtyping checks them under pytest. It is no dependency: where it is missing, `Int32[Array, "batch"]`
+is `Any`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+Array: TypeAlias = Any
+"""An array of NumPy, JAX or torch: whatever has a `shape` and a `dtype`."""
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Int32, Integer, Shaped
+else:
+    try:
+        from jaxtyping import Bool, Int32, Integer, Shaped
+    except ImportError:
+
+        class _Unchecked:
+            def __class_getitem__(cls, item):
+                return Any
+
+        Bool = Int32 = Integer = Shaped = _Unchecked
+
+__all__ = ["Array", "Bool", "Int32", "Integer", "Shaped"]

@@ -1,0 +1,170 @@
+"""Clauses that only values decide: what `check_spec` reports and a plain store skips."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import array_api_compat.numpy as xp
+import numpy as np
+
+from ._arrays import to_numpy
+from ._errors import SpecError
+from ._slots import destinations, slots_in
+from ._spec import BlockTable, ChunkPlan, IndexSpec, SlotMapping
+from ._static_checks import CacheShape, check_cache_shape, check_index_spec, spec_arrays
+
+
+def check_spec(index_spec: IndexSpec, *, cache_shape: CacheShape, num_tokens: int) -> None:
+    """Check that an index spec is valid for a cache and a number of tokens.
+
+    Reads the values on the host, so it waits for their device and does not run under a trace.
+
+    Args:
+      index_spec: any of the three forms, of concrete NumPy, JAX or torch arrays.
+      cache_shape: `(num_blocks, kv_heads, block_size, head_dim)`.
+      num_tokens: rows of `states`.
+
+    Raises:
+      SpecError: C1 and C4 (shapes and dtypes), C11 (a token past `states`), C12 (a block or slot
+        past the cache), C13 (a malformed chunk), C15 (two tokens in one slot), C21 (`cu_q_lens`).
+        The text has the first offending position.
+
+    Example:
+      >>> spec = SlotMapping(np.int32([3, 128]))
+      >>> check_spec(spec, cache_shape=(8, 2, 16, 64), num_tokens=2)
+      Traceback (most recent call last):
+      ...
+      functional_paged._errors.SpecError: C12: slots[1] = 128 must be < num_blocks * block_size = 128
+    """
+    check_index_spec(index_spec)
+    check_cache_shape(cache_shape)
+    host = type(index_spec)(**{k: to_numpy(v) for k, v in spec_arrays(index_spec).items()})
+    if isinstance(host, BlockTable):
+        _check_cu_q_lens(host)
+        _check_table_tokens(host, num_tokens)
+    elif isinstance(host, ChunkPlan):
+        _check_chunks(host.chunks, cache_shape[2], num_tokens)
+    else:
+        _check_slot_count(host.slots, num_tokens)
+    _check_blocks(host, cache_shape, num_tokens)
+    _check_distinct(host, cache_shape, num_tokens)
+
+
+def _check_cu_q_lens(table: BlockTable) -> None:
+    if table.cu_q_lens is None:
+        return
+    cu_q_lens = table.cu_q_lens
+    if cu_q_lens[0] != 0:
+        raise SpecError("C21", f"cu_q_lens[0] must be 0, got {cu_q_lens[0]}")
+    row = _first(cu_q_lens[1:] < cu_q_lens[:-1])
+    if row is not None:
+        raise SpecError(
+            "C21",
+            f"cu_q_lens[{row + 1}] = {cu_q_lens[row + 1]} must be >= cu_q_lens[{row}] "
+            f"= {cu_q_lens[row]}",
+        )
+
+
+def _check_table_tokens(table: BlockTable, num_tokens: int) -> None:
+    real = table.context_kv_lens >= 0  # C6: a padded row may name anything
+    if table.cu_q_lens is None:
+        row = _first(real & (np.arange(real.size) >= num_tokens))
+        if row is not None:
+            raise SpecError(
+                "C11",
+                f"context_kv_lens[{row}] = {table.context_kv_lens[row]} names token {row}, "
+                f"which must be < num_tokens = {num_tokens}",
+            )
+        return
+    starts, ends = table.cu_q_lens[:-1], table.cu_q_lens[1:]
+    row = _first(real & (ends > starts) & (ends > num_tokens))
+    if row is not None:
+        raise SpecError(
+            "C11", f"cu_q_lens[{row + 1}] = {ends[row]} must be <= num_tokens = {num_tokens}"
+        )
+
+
+def _check_chunks(chunks: np.ndarray, block_size: int, num_tokens: int) -> None:
+    start, _, offset, length = chunks.astype(np.int64).T
+    named = length > 0
+    _refuse("C13", length < 0, "chunks[{}, 3] = {} must be a chunk_len >= 0", length)
+    _refuse("C13", named & (start < 0), "chunks[{}, 0] = {} must be a token >= 0", start)
+    _refuse("C13", named & (offset < 0), "chunks[{}, 2] = {} must be an offset >= 0", offset)
+    _refuse(
+        "C13",
+        named & (offset + length > block_size),
+        f"chunks[{{}}, 2] + chunk_len = {{}} must be <= block_size = {block_size}",
+        offset + length,
+    )
+    _refuse(
+        "C11",
+        named & (start + length > num_tokens),
+        f"chunks[{{}}, 0] + chunk_len = {{}} must be <= num_tokens = {num_tokens}",
+        start + length,
+    )
+    order = np.argsort(start, kind="stable")
+    order = order[named[order]]
+    # Sorted by start, the first pair that overlaps is a pair of neighbours.
+    pair = _first(start[order[1:]] < (start + length)[order[:-1]])
+    if pair is not None:
+        earlier, later = order[pair], order[pair + 1]
+        raise SpecError(
+            "C13",
+            f"chunks[{later}] must not name token {start[later]}, which chunks[{earlier}] names",
+        )
+
+
+def _check_slot_count(slots: np.ndarray, num_tokens: int) -> None:
+    token = _first((slots >= 0) & (np.arange(slots.size) >= num_tokens))
+    if token is not None:
+        raise SpecError(
+            "C11",
+            f"slots[{token}] = {slots[token]} names token {token}, "
+            f"which must be < num_tokens = {num_tokens}",
+        )
+
+
+def _check_blocks(spec: IndexSpec, cache_shape: CacheShape, num_tokens: int) -> None:
+    num_blocks, _, block_size, _ = cache_shape
+    to = destinations(xp, spec, block_size, num_tokens)
+    token = _first(to.named & (to.block >= num_blocks))
+    if token is None:
+        return
+    if isinstance(spec, SlotMapping):
+        raise SpecError(
+            "C12",
+            f"slots[{token}] = {spec.slots[token]} must be < num_blocks * block_size "
+            f"= {num_blocks * block_size}",
+        )
+    if isinstance(spec, ChunkPlan):
+        where = f"chunks[{to.source[token]}, 1]"
+    else:
+        where = f"block_table[{to.source[token]}, {to.column[token]}]"
+    raise SpecError(
+        "C12", f"{where} = {to.block[token]} must be < num_blocks = {num_blocks}"
+    )
+
+
+def _check_distinct(spec: IndexSpec, cache_shape: CacheShape, num_tokens: int) -> None:
+    slots = slots_in(xp, spec, cache_shape, num_tokens)
+    order = np.argsort(slots, kind="stable")
+    in_order = slots[order]
+    pair = _first((in_order[1:] == in_order[:-1]) & (in_order[1:] >= 0))
+    if pair is not None:
+        block, offset = divmod(int(in_order[pair]), cache_shape[2])
+        raise SpecError(
+            "C15",
+            f"tokens {order[pair]} and {order[pair + 1]} must not share slot {in_order[pair]} "
+            f"(block {block}, offset {offset})",
+        )
+
+
+def _refuse(clause: str, wrong: np.ndarray, text: str, values: np.ndarray) -> None:
+    row = _first(wrong)
+    if row is not None:
+        raise SpecError(clause, text.format(row, values[row]))
+
+
+def _first(wrong: Any) -> int | None:
+    """Index of the first true element."""
+    return int(np.argmax(wrong)) if wrong.any() else None
