@@ -12,7 +12,16 @@ from ._jax_scatter import passes_off
 from ._jax_store import PyTree, check_trees, narrow_slots, store_single
 from ._spec import IndexSpec
 
-_WIDENED = ("bf16", "f8e4m3fn", "f8e5m2", "f8e4m3", "f8e3m4", "f8e4m3fnuz", "f8e5m2fnuz", "f8e4m3b11fnuz")
+_WIDENED = (
+    "bf16",
+    "f8e4m3fn",
+    "f8e5m2",
+    "f8e4m3",
+    "f8e3m4",
+    "f8e4m3fnuz",
+    "f8e5m2fnuz",
+    "f8e4m3b11fnuz",
+)
 
 
 def compiler_options() -> dict[str, str]:

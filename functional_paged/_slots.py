@@ -119,9 +119,7 @@ def _table_destinations(
     # context's blocks are cut off at the table's width, past which nothing is stored (C9).
     offset = context % block_size + in_row % block_size
     column = (
-        _at_most(xp, context // block_size, width)
-        + in_row // block_size
-        + offset // block_size
+        _at_most(xp, context // block_size, width) + in_row // block_size + offset // block_size
     )
     named = named & (context >= 0) & (column < width)  # C6, C9
     column = xp.where(named, column, 0)

@@ -140,9 +140,7 @@ def _check_blocks(spec: IndexSpec, cache_shape: CacheShape, num_tokens: int) -> 
         where = f"chunks[{to.source[token]}, 1]"
     else:
         where = f"block_table[{to.source[token]}, {to.column[token]}]"
-    raise SpecError(
-        "C12", f"{where} = {to.block[token]} must be < num_blocks = {num_blocks}"
-    )
+    raise SpecError("C12", f"{where} = {to.block[token]} must be < num_blocks = {num_blocks}")
 
 
 def _check_distinct(spec: IndexSpec, cache_shape: CacheShape, num_tokens: int) -> None:

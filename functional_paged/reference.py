@@ -60,7 +60,9 @@ def load_single(cache: Cache, index_spec: IndexSpec, num_tokens: int) -> States:
     return states
 
 
-def stored_tokens(spec: IndexSpec, cache_shape: tuple[int, ...], num_tokens: int) -> Iterator[Place]:
+def stored_tokens(
+    spec: IndexSpec, cache_shape: tuple[int, ...], num_tokens: int
+) -> Iterator[Place]:
     """Yield `(token, block, offset)` of each token that is stored, in the order of the spec."""
     num_blocks, _, block_size, _ = cache_shape
     named = list(_named_tokens(spec, block_size, num_tokens))

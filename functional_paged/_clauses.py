@@ -1,0 +1,50 @@
+"""The clauses by id, for tables and tests. `docs/spec.md` is their text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+Status: TypeAlias = Literal["defined", "invalid", "unspecified"]
+
+
+@dataclass(frozen=True)
+class Clause:
+    """One clause of the specification.
+
+    Attributes:
+      id: `C1` to `C22`.
+      status: `defined`: what the store does. `invalid`: what a caller must not do. `unspecified`:
+        invalid, and unchecked the outcome is one of several.
+      title: what must hold, in a few words.
+    """
+
+    id: str
+    status: Status
+    title: str
+
+
+CLAUSES: tuple[Clause, ...] = (
+    Clause("C1", "invalid", "ranks and shapes agree"),
+    Clause("C2", "invalid", "states and cache have one dtype"),
+    Clause("C3", "invalid", "all arrays live on one device"),
+    Clause("C4", "invalid", "index arrays are int32; slots may be int64"),
+    Clause("C5", "defined", "a token's slot, in unbounded integers"),
+    Clause("C6", "defined", "a negative context marks a padded row"),
+    Clause("C7", "defined", "a row without a query token stores nothing"),
+    Clause("C8", "defined", "a hole skips its own tokens only"),
+    Clause("C9", "defined", "past the table nothing is stored"),
+    Clause("C10", "defined", "states may have more rows"),
+    Clause("C11", "invalid", "tokens that the spec names exist"),
+    Clause("C12", "invalid", "block ids and slots are in the cache"),
+    Clause("C13", "invalid", "chunks stay inside a block, tokens in one chunk"),
+    Clause("C14", "defined", "a negative slot is not stored"),
+    Clause("C15", "unspecified", "no two tokens share a slot"),
+    Clause("C16", "defined", "stored rows and all else keep their bits"),
+    Clause("C17", "defined", "inputs are kept; in place returns its cache"),
+    Clause("C18", "defined", "empty inputs store nothing"),
+    Clause("C19", "defined", "caches may pass 2**31 elements"),
+    Clause("C20", "defined", "any strides, but no overlap"),
+    Clause("C21", "invalid", "cu_q_lens starts at 0 and never decreases"),
+    Clause("C22", "defined", "the derivative is linear"),
+)

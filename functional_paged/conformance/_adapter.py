@@ -1,0 +1,76 @@
+"""What a backend must be to be checked, and how one is found by name."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+
+from functional_paged import IndexSpec
+
+from ._case import Case
+
+
+class Adapter(Protocol):
+    """NumPy in, NumPy out; bfloat16 and float8 as `ml_dtypes`.
+
+    Three members are required. A case that needs an optional one counts as unsupported where the
+    adapter lacks it: `info() -> dict` (versions, device), `load(cache, index_spec, num_tokens) ->
+    states`, `vjp(cache, states, index_spec, cotangent) -> (d_cache, d_states)`,
+    `store_apart(cache, states, index_spec)`, which stores with states on another device than the
+    cache and must raise.
+    """
+
+    name: str
+
+    def unsupported(self, case: Case) -> str | None:
+        """Why this backend cannot run a case, or `None` if it can."""
+        ...
+
+    def store(self, cache: np.ndarray, states: np.ndarray, index_spec: IndexSpec) -> np.ndarray:
+        """Store in place and return `cache` itself, or leave it alone and return a new one."""
+        ...
+
+
+class BackendNotFound(LookupError):
+    """A backend's adapter that does not exist or cannot load; the text says why."""
+
+
+_SHIPPED = {
+    "reference": "functional_paged.conformance.adapters.reference:adapter",
+    "jax": "functional_paged.conformance.adapters.jax:adapter",
+    "jax-donated": "functional_paged.conformance.adapters.jax:donated",
+    "torch": "functional_paged.conformance.adapters.torch:adapter",
+}
+DEFAULT_BACKENDS = ("reference", "jax", "torch")
+
+
+def find_adapter(name: str) -> Any:
+    """The adapter of a shipped backend, or the one at `package.module:attribute`.
+
+    Raises:
+      BackendNotFound: no such name, module or attribute, or the module cannot be imported.
+
+    Example:
+      >>> find_adapter("reference").name
+      'reference'
+    """
+    path = _SHIPPED.get(name, name)
+    module, _, attribute = path.partition(":")
+    if not attribute:
+        raise BackendNotFound(
+            f"backend must be one of {', '.join(_SHIPPED)} or package.module:attribute, "
+            f"got {name!r}"
+        )
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, OSError, AttributeError) as error:
+        raise BackendNotFound(f"backend {name!r} cannot load: {error}") from error
+    if isinstance(found, type):
+        found = found()
+    for member in ("name", "unsupported", "store"):
+        if not hasattr(found, member):
+            raise BackendNotFound(f"the adapter {name!r} must have a member {member!r}")
+    return found

@@ -1,0 +1,56 @@
+"""Bits to start from and to compare: distinct, never zero, with NaN payloads."""
+
+from __future__ import annotations
+
+import ml_dtypes
+import numpy as np
+
+DTYPES: dict[str, np.dtype] = {
+    "f32": np.dtype(np.float32),
+    "f16": np.dtype(np.float16),
+    "bf16": np.dtype(ml_dtypes.bfloat16),
+    "f8e4m3fn": np.dtype(ml_dtypes.float8_e4m3fn),
+    "f8e5m2": np.dtype(ml_dtypes.float8_e5m2),
+    "i8": np.dtype(np.int8),
+    "u8": np.dtype(np.uint8),
+    "i32": np.dtype(np.int32),
+}
+"""The dtypes of the cases by the short name in their ids."""
+
+_FRACTION_BITS = {"f32": 23, "f16": 10, "bf16": 7, "f8e4m3fn": 3, "f8e5m2": 2}
+_ODD = np.uint64(0x9E3779B97F4A7C15)  # 2**64 over the golden ratio spreads neighbours apart
+
+
+def short_name(dtype: np.dtype) -> str:
+    """The name of a dtype in case ids."""
+    return next(name for name, known in DTYPES.items() if known == dtype)
+
+
+def as_bits(array: np.ndarray) -> np.ndarray:
+    """The elements' bits as unsigned integers, in the array's shape."""
+    return np.ascontiguousarray(array).view(f"u{array.dtype.itemsize}")
+
+
+def pattern(size: int, dtype: np.dtype, salt: int) -> np.ndarray:
+    """`size` elements of bits that differ from their neighbours and are never zero.
+
+    Every third element of a float dtype is a NaN with a payload of its own.
+
+    Args:
+      size: number of elements.
+      dtype: one of `DTYPES`.
+      salt: tells patterns apart; the cache and the states of a case have different ones.
+    """
+    width = 8 * dtype.itemsize
+    index = np.arange(size, dtype=np.uint64) + np.uint64(salt * 1_000_003 + 1)
+    bits = (index * _ODD) >> np.uint64(64 - width)
+    fraction = _FRACTION_BITS.get(short_name(dtype))
+    if fraction is not None:
+        exponent = ((1 << (width - 1 - fraction)) - 1) << fraction
+        payload = index % np.uint64((1 << fraction) - 1) + np.uint64(1)
+        if dtype == ml_dtypes.float8_e4m3fn:
+            payload = np.uint64(7)  # its one NaN has all bits set
+        sign = (index & np.uint64(1)) << np.uint64(width - 1)
+        bits = np.where(index % 3 == 0, sign | np.uint64(exponent) | payload, bits)
+    bits = np.where(bits == 0, np.uint64(1), bits)
+    return bits.astype(f"u{dtype.itemsize}").view(dtype)

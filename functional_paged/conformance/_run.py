@@ -1,0 +1,131 @@
+"""Running cases against a backend: one result a case, whatever the backend does."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+
+from functional_paged import IndexSpec, reference
+
+from ._adapter import Adapter
+from ._case import Case
+from ._problem import Problem
+from ._verdict import Mismatch, compare, judge_store
+
+Status: TypeAlias = Literal["pass", "fail", "unsupported"]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of one case.
+
+    Attributes:
+      case: the case.
+      status: `pass`, `fail` or `unsupported`.
+      reason: why it failed or is unsupported; empty for a pass.
+      mismatch: the first wrong element, if the failure is one of bits.
+    """
+
+    case: Case
+    status: Status
+    reason: str = ""
+    mismatch: Mismatch | None = None
+
+
+def run_cases(adapter: Adapter, cases: Iterable[Case]) -> Iterator[Result]:
+    """Run each case and yield its result."""
+    for case in cases:
+        yield run_case(adapter, case)
+
+
+def run_case(adapter: Adapter, case: Case) -> Result:
+    """Run one case. An exception of the backend is a failure of the case, not of the run."""
+    reason = adapter.unsupported(case) or _lacks(adapter, case)
+    if reason is not None:
+        return Result(case, "unsupported", reason)
+    problem = case.build()
+    spec_before, states_before = _bits_of(problem)
+    try:
+        wrong = _JUDGES[case.kind](adapter, case, problem)
+    except Exception as error:  # whatever a backend raises is its result
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        return Result(case, "fail", f"raised {error!r} ({place.name}, line {place.lineno})")
+    if wrong is None and (spec_before, states_before) != _bits_of(problem):
+        wrong = "changed its states or index spec (C17)"
+    if wrong is None:
+        return Result(case, "pass")
+    mismatch = wrong if isinstance(wrong, Mismatch) else None
+    return Result(case, "fail", str(wrong), mismatch)
+
+
+def _store(adapter: Adapter, case: Case, problem: Problem) -> Mismatch | str | None:
+    given = problem.guarded_cache()
+    before = given.buffer.copy()
+    returned = adapter.store(given.cache, problem.states, problem.index_spec)
+    if not isinstance(returned, np.ndarray):
+        return f"must return a NumPy array, got {type(returned).__qualname__}"
+    return judge_store(problem, given, before, returned)
+
+
+def _refuse(adapter: Adapter, case: Case, problem: Problem) -> Mismatch | str | None:
+    return _refused_by(adapter.store, case, problem)
+
+
+def _apart(adapter: Any, case: Case, problem: Problem) -> Mismatch | str | None:
+    return _refused_by(adapter.store_apart, case, problem)
+
+
+def _refused_by(store: Any, case: Case, problem: Problem) -> Mismatch | str | None:
+    given = problem.guarded_cache()
+    before = given.buffer.copy()
+    clause = case.clauses[0]
+    try:
+        store(given.cache, problem.states, problem.index_spec)
+    except Exception as error:  # must be for the clause
+        named = getattr(error, "clause", None) or str(error)
+        if not named.startswith(clause):
+            return f"must raise for {clause}, raised {error!r}"
+    else:
+        return f"must raise for {clause}, raised nothing"
+    return compare("buffer", given.buffer, before, before)
+
+
+def _load(adapter: Any, case: Case, problem: Problem) -> Mismatch | str | None:
+    cache, num_tokens = problem.guarded_cache().cache, problem.states.shape[0]
+    got = adapter.load(cache, problem.index_spec, num_tokens)
+    want = reference.load_single(cache, problem.index_spec, num_tokens)
+    return compare("loaded", got, want, np.zeros_like(want))
+
+
+def _vjp(adapter: Any, case: Case, problem: Problem) -> Mismatch | str | None:
+    cache = problem.guarded_cache().cache
+    # Plain numbers: what arithmetic does to a NaN's payload is not what is tested.
+    cotangent = (np.arange(cache.size) % 251 + 1).astype(problem.dtype).reshape(cache.shape)
+    d_cache, d_states = adapter.vjp(cache, problem.states, problem.index_spec, cotangent)
+    # C22: stored slots keep nothing of the old cache, and their tokens take it.
+    zeros = np.zeros_like(problem.states)
+    want_cache = reference.store_single(cotangent, zeros, problem.index_spec)
+    want_states = reference.load_single(cotangent, problem.index_spec, len(zeros))
+    return compare("d_cache", d_cache, want_cache, cotangent) or compare(
+        "d_states", d_states, want_states, zeros
+    )
+
+
+_JUDGES = {"store": _store, "refuse": _refuse, "apart": _apart, "load": _load, "vjp": _vjp}
+_NEEDS = {"apart": "store_apart", "load": "load", "vjp": "vjp"}
+
+
+def _lacks(adapter: Adapter, case: Case) -> str | None:
+    member = _NEEDS.get(case.kind)
+    if member is None or hasattr(adapter, member):
+        return None
+    return f"the adapter has no {member}"
+
+
+def _bits_of(problem: Problem) -> tuple[list[bytes], bytes]:
+    spec: IndexSpec = problem.index_spec
+    return [x.tobytes() for x in vars(spec).values() if x is not None], problem.states.tobytes()
