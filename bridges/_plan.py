@@ -77,17 +77,18 @@ def plan(
     """
     static_checks.check_load(cache, index_spec)
     _check_torch({"cache": cache, **static_checks.spec_arrays(index_spec)})
-    cache_shape = tuple(cache.shape)
+    num_blocks, kv_heads, block_size, head_dim = cache.shape
+    cache_shape = (num_blocks, kv_heads, block_size, head_dim)
     if check:
         check_spec(index_spec, cache_shape=cache_shape, num_tokens=num_tokens)
     chosen = registry.resolve(backend)
     slots = _one_token_a_slot(slots_in(xp, index_spec, cache_shape, num_tokens))
-    route, lowered = chosen.lower(index_spec, slots, cache)
+    route, lowered = chosen.lower(index_spec, slots, cache, checked=check)
     return StorePlan(
         backend=chosen,
         route=route,
-        num_blocks=cache_shape[0],
-        block_size=cache_shape[2],
+        num_blocks=num_blocks,
+        block_size=block_size,
         num_tokens=num_tokens,
         device=cache.device,
         lowered=lowered,

@@ -30,10 +30,9 @@ def plan_chunks(index_spec: IndexSpec, *, cache_shape: CacheShape, num_tokens: i
 
     Example:
       >>> import numpy as np
-      >>> spec = BlockTable(np.int32([[4, 2]]), np.int32([15]), np.int32([0, 3]))
+      >>> spec = BlockTable(np.int32([[4, 2]]), np.int32([13]), np.int32([0, 3]))
       >>> plan_chunks(spec, cache_shape=(8, 2, 16, 64), num_tokens=3).chunks
-      array([[ 0,  4, 15,  1],
-             [ 1,  2,  0,  2],
+      array([[ 0,  4, 13,  3],
              [ 0,  0,  0,  0]], dtype=int32)
     """
     slots = to_slots(index_spec, cache_shape=cache_shape, num_tokens=num_tokens).slots
@@ -55,7 +54,7 @@ def _most_chunks(index_spec: IndexSpec, block_size: int, num_tokens: int) -> int
 
 
 def _runs(
-    xp: Any, slots: Integer[Array, "num_tokens"], block_size: int, bound: int
+    xp: Any, slots: Integer[Array, " num_tokens"], block_size: int, bound: int
 ) -> Int32[Array, "num_chunks 4"]:
     num_tokens = slots.shape[0]
     device = device_for_new(slots)

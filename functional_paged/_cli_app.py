@@ -22,11 +22,11 @@ def _commands() -> None:
 @app.command()
 def check(
     backend: Annotated[
-        Optional[list[str]],  # noqa: UP007, UP045
+        Optional[list[str]],  # noqa: UP045
         typer.Option(help="A shipped backend or package.module:attribute; repeatable."),
     ] = None,
     json: Annotated[
-        Optional[Path],  # noqa: UP007, UP045
+        Optional[Path],  # noqa: UP045
         typer.Option(help="Write the results to this file."),
     ] = None,
 ) -> None:

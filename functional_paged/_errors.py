@@ -26,3 +26,6 @@ class SpecError(ValueError):
 
     def __str__(self) -> str:
         return f"{self.clause}: {self.message}"
+
+
+SpecError.__module__ = "functional_paged"  # where callers import it from

@@ -34,7 +34,7 @@ def passes_off() -> Iterator[None]:
 def scatter(
     cache: Shaped[Array, "num_blocks kv_heads block_size head_dim"],
     states: Shaped[Array, "num_tokens kv_heads head_dim"],
-    slots: Integer[Array, "num_tokens"],
+    slots: Integer[Array, " num_tokens"],
 ) -> Shaped[Array, "num_blocks kv_heads block_size head_dim"]:
     """Write each row of `states` to its slot, unless the slot is negative."""
     if not _is_widened(cache.dtype) or (_passes_off is not None and _passes_off.value):
@@ -57,7 +57,7 @@ def _scatter_jvp(primals: Any, tangents: Any) -> Any:
 @jax.custom_jvp
 def gather(
     cache: Shaped[Array, "num_blocks kv_heads block_size head_dim"],
-    slots: Integer[Array, "num_tokens"],
+    slots: Integer[Array, " num_tokens"],
 ) -> Shaped[Array, "num_tokens kv_heads head_dim"]:
     """Read the row at each slot; zeros where the slot is negative."""
     bits = _linear_gather(_to_bits(cache), slots) if _is_widened(cache.dtype) else None

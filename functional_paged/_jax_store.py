@@ -148,7 +148,8 @@ def check_same_layout(cache: PyTree) -> None:
 def narrow_slots(cache: PyTree, index_spec: IndexSpec) -> IndexSpec:
     """Bring NumPy int64 slots into int32 without a wrap, where JAX has no 64-bit integers."""
     slots = getattr(index_spec, "slots", None)
-    if not isinstance(slots, np.ndarray) or slots.dtype != np.int64 or jax.config.jax_enable_x64:
+    keeps_int64 = jax.dtypes.canonicalize_dtype(np.int64) == np.int64
+    if not isinstance(slots, np.ndarray) or slots.dtype != np.int64 or keeps_int64:
         return index_spec
     shapes = [leaf.shape for leaf in jax.tree.leaves(cache) if is_array(leaf) and leaf.ndim == 4]
     num_slots = max((shape[0] * shape[2] for shape in shapes), default=0)

@@ -34,11 +34,11 @@ class Destinations:
       offset: position in the block.
     """
 
-    named: Bool[Array, "num_tokens"]
-    source: Integer[Array, "num_tokens"]
-    column: Integer[Array, "num_tokens"]
-    block: Integer[Array, "num_tokens"]
-    offset: Integer[Array, "num_tokens"]
+    named: Bool[Array, " num_tokens"]
+    source: Integer[Array, " num_tokens"]
+    column: Integer[Array, " num_tokens"]
+    block: Integer[Array, " num_tokens"]
+    offset: Integer[Array, " num_tokens"]
 
 
 def to_slots(index_spec: IndexSpec, *, cache_shape: CacheShape, num_tokens: int) -> SlotMapping:
@@ -76,7 +76,7 @@ def to_slots(index_spec: IndexSpec, *, cache_shape: CacheShape, num_tokens: int)
 
 def slots_in(
     xp: Any, index_spec: IndexSpec, cache_shape: CacheShape, num_tokens: int
-) -> Integer[Array, "num_tokens"]:
+) -> Integer[Array, " num_tokens"]:
     """`to_slots` for a checked spec, in a given array namespace."""
     num_blocks, _, block_size, _ = cache_shape
     if isinstance(index_spec, SlotMapping):
@@ -160,7 +160,7 @@ def _chunk_destinations(
 
 
 def _slot_destinations(
-    xp: Any, slots: Integer[Array, "num_slots"], block_size: int, num_tokens: int
+    xp: Any, slots: Integer[Array, " num_slots"], block_size: int, num_tokens: int
 ) -> Destinations:
     missing = max(0, num_tokens - slots.shape[0])  # C10
     unnamed = xp.full(missing, PAD, dtype=slots.dtype, device=device_for_new(slots))
@@ -175,12 +175,12 @@ def _slot_destinations(
     )
 
 
-def _nowhere(xp: Any, token: Int32[Array, "num_tokens"]) -> Destinations:
+def _nowhere(xp: Any, token: Int32[Array, " num_tokens"]) -> Destinations:
     zero = xp.zeros_like(token)
     return Destinations(named=token < 0, source=zero, column=zero, block=zero, offset=zero)
 
 
-def _token_numbers(xp: Any, like: Array, num_tokens: int) -> Int32[Array, "num_tokens"]:
+def _token_numbers(xp: Any, like: Array, num_tokens: int) -> Int32[Array, " num_tokens"]:
     return xp.arange(num_tokens, dtype=xp.int32, device=device_for_new(like))
 
 
@@ -188,5 +188,5 @@ def _at_most(xp: Any, array: Array, bound: int) -> Array:
     return xp.where(array < bound, array, bound) if bound < INT32_MAX else array
 
 
-def _sums_before(xp: Any, numbers: Integer[Array, "n"]) -> Integer[Array, "n+1"]:
+def _sums_before(xp: Any, numbers: Integer[Array, " n"]) -> Integer[Array, " n+1"]:
     return xp.concat([xp.zeros_like(numbers[:1]), xp.cumulative_sum(numbers, dtype=numbers.dtype)])

@@ -32,14 +32,15 @@ class BlockTable(_Spec):
 
     Example:
       >>> import numpy as np
+      >>> from functional_paged import to_slots
       >>> spec = BlockTable(np.int32([[4, 2], [7, PAD]]), np.int32([15, 3]), np.int32([0, 3, 4]))
       >>> to_slots(spec, cache_shape=(8, 2, 16, 64), num_tokens=4).slots
       array([ 79,  32,  33, 115], dtype=int32)
     """
 
     block_table: Int32[Array, "batch max_blocks_per_seq"]
-    context_kv_lens: Int32[Array, "batch"]
-    cu_q_lens: Int32[Array, "batch+1"] | None = None
+    context_kv_lens: Int32[Array, " batch"]
+    cu_q_lens: Int32[Array, " batch+1"] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +53,7 @@ class ChunkPlan(_Spec):
 
     Example:
       >>> import numpy as np
+      >>> from functional_paged import to_slots
       >>> spec = ChunkPlan(np.int32([[0, 4, 15, 1], [1, 2, 0, 2]]))
       >>> to_slots(spec, cache_shape=(8, 2, 16, 64), num_tokens=3).slots
       array([79, 32, 33], dtype=int32)
@@ -73,7 +75,7 @@ class SlotMapping(_Spec):
       (3,)
     """
 
-    slots: Integer[Array, "num_slots"]
+    slots: Integer[Array, " num_slots"]
 
 
 IndexSpec: TypeAlias = BlockTable | ChunkPlan | SlotMapping
@@ -86,9 +88,10 @@ def register_pytrees() -> None:
     global _registered
     # A module is in sys.modules before it has finished loading.
     tree_util = getattr(sys.modules.get("jax"), "tree_util", None)
-    if _registered or not hasattr(tree_util, "register_dataclass"):
+    register = getattr(tree_util, "register_dataclass", None)
+    if _registered or register is None:
         return
     _registered = True
     for form in (BlockTable, ChunkPlan, SlotMapping):
         names = [field.name for field in fields(form)]
-        tree_util.register_dataclass(form, data_fields=names, meta_fields=[])
+        register(form, data_fields=names, meta_fields=[])

@@ -1,7 +1,7 @@
 """Shapes in annotations, for arrays of any framework.
 
-jaxtyping checks them under pytest. It is no dependency: where it is missing, `Int32[Array, "batch"]`
-is `Any`.
+jaxtyping checks them under pytest. It is no dependency: where it is missing, an annotation such as
+`Int32[Array, " batch"]` is `Any`.
 """
 
 from __future__ import annotations

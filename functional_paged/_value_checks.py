@@ -30,11 +30,11 @@ def check_spec(index_spec: IndexSpec, *, cache_shape: CacheShape, num_tokens: in
         The text has the first offending position.
 
     Example:
-      >>> spec = SlotMapping(np.int32([3, 128]))
-      >>> check_spec(spec, cache_shape=(8, 2, 16, 64), num_tokens=2)
+      >>> spec = SlotMapping(np.int32([3, 99]))
+      >>> check_spec(spec, cache_shape=(6, 2, 16, 64), num_tokens=2)
       Traceback (most recent call last):
       ...
-      functional_paged._errors.SpecError: C12: slots[1] = 128 must be < num_blocks * block_size = 128
+      functional_paged.SpecError: C12: slots[1] = 99 must be < num_blocks * block_size = 96
     """
     check_index_spec(index_spec)
     check_cache_shape(cache_shape)

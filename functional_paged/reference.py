@@ -14,6 +14,7 @@ import numpy as np
 from . import _static_checks as static_checks
 from ._arrays import to_numpy
 from ._spec import BlockTable, ChunkPlan, IndexSpec
+from ._static_checks import CacheShape
 from ._types import Shaped
 
 Cache: TypeAlias = Shaped[np.ndarray, "num_blocks kv_heads block_size head_dim"]
@@ -60,11 +61,9 @@ def load_single(cache: Cache, index_spec: IndexSpec, num_tokens: int) -> States:
     return states
 
 
-def stored_tokens(
-    spec: IndexSpec, cache_shape: tuple[int, ...], num_tokens: int
-) -> Iterator[Place]:
+def stored_tokens(spec: IndexSpec, shape: CacheShape, num_tokens: int) -> Iterator[Place]:
     """Yield `(token, block, offset)` of each token that is stored, in the order of the spec."""
-    num_blocks, _, block_size, _ = cache_shape
+    num_blocks, _, block_size, _ = shape
     named = list(_named_tokens(spec, block_size, num_tokens))
     times_named = Counter(token for token, _, _ in named)
     for token, block, offset in named:
@@ -92,4 +91,4 @@ def _named_tokens(spec: IndexSpec, block_size: int, num_tokens: int) -> Iterator
                 yield from ((start + i, block, offset + i) for i in range(length))
     else:
         for token, slot in enumerate(to_numpy(spec.slots).tolist()):
-            yield token, *divmod(slot, block_size)
+            yield token, slot // block_size, slot % block_size

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
@@ -39,10 +38,10 @@ class BackendNotFound(LookupError):
 
 
 _SHIPPED = {
-    "reference": "functional_paged.conformance.adapters.reference:adapter",
-    "jax": "functional_paged.conformance.adapters.jax:adapter",
-    "jax-donated": "functional_paged.conformance.adapters.jax:donated",
-    "torch": "functional_paged.conformance.adapters.torch:adapter",
+    "reference": "functional_paged.conformance.adapters.reference_loops:adapter",
+    "jax": "functional_paged.conformance.adapters.jax_store:adapter",
+    "jax-donated": "functional_paged.conformance.adapters.jax_store:donated",
+    "torch": "functional_paged.conformance.adapters.bridge:adapter",
 }
 DEFAULT_BACKENDS = ("reference", "jax", "torch")
 

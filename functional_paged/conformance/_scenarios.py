@@ -7,7 +7,7 @@ table are also tried as the chunk plan and the slot mapping that store the same 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -74,6 +74,12 @@ def table(
     total = len(rows) if cu_q_lens is None else int(cu_q_lens[-1])
     spec = BlockTable(block_table, np.array(contexts, np.int32), cu_q_lens)
     return Step(spec, total if num_tokens is None else num_tokens)
+
+
+def with_cu_q_lens(step: Step, cu_q_lens: list[int]) -> Step:
+    """The step of a block table with any running total, as many tokens as its last says."""
+    spec = replace(step.index_spec, cu_q_lens=np.array(cu_q_lens, np.int32))
+    return Step(spec, cu_q_lens[-1])
 
 
 def plan_of(*chunks: tuple[int, int, int, int], num_tokens: int) -> Step:
@@ -304,12 +310,9 @@ def c18_no_slots(n: int, s: int) -> Step:
 
 @scenario("C21", "a running total that does not start at 0: nothing is stored")
 def c21_start(n: int, s: int) -> Step:
-    cu_q_lens = np.array([1, 2, 3], np.int32)
-    return Step(BlockTable(np.int32([[0, 1], [2, 3]]), np.int32([0, s - 1]), cu_q_lens), 3)
+    return with_cu_q_lens(table([[0, 1], [2, 3]], [0, s - 1]), [1, 2, 3])
 
 
 @scenario("C21", "a running total that decreases: nothing is stored")
 def c21_decrease(n: int, s: int) -> Step:
-    cu_q_lens = np.array([0, 3, 1, 4], np.int32)
-    spec = BlockTable(np.int32([[0, 1], [2, 3], [4, n - 1]]), np.int32([0, s - 1, 1]), cu_q_lens)
-    return Step(spec, 4)
+    return with_cu_q_lens(table([[0, 1], [2, 3], [4, n - 1]], [0, s - 1, 1]), [0, 3, 1, 4])

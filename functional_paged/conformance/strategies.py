@@ -1,0 +1,114 @@
+"""Hypothesis strategies for index specs and whole problems, valid and hostile.
+
+Hypothesis is not a dependency; whoever imports this has it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from hypothesis import strategies as st
+
+from functional_paged import PAD, BlockTable, ChunkPlan, IndexSpec, SlotMapping
+
+from ._bits import DTYPES, pattern
+from ._problem import LAYOUTS, Problem
+
+INT32 = (-(2**31), 2**31 - 1)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Everything that a spec is relative to.
+
+    Attributes:
+      num_blocks: of the cache.
+      block_size: of the cache.
+      num_tokens: rows of states.
+    """
+
+    num_blocks: int
+    block_size: int
+    num_tokens: int
+
+    def cache_shape(self, kv_heads: int = 1, head_dim: int = 1) -> tuple[int, int, int, int]:
+        """The shape of a cache of these sizes."""
+        return (self.num_blocks, kv_heads, self.block_size, head_dim)
+
+
+def sizes() -> st.SearchStrategy[Sizes]:
+    """Small sizes, with empty ones and odd ones."""
+    return st.builds(
+        Sizes,
+        num_blocks=st.integers(0, 6),
+        block_size=st.sampled_from([1, 2, 3, 4, 7]),
+        num_tokens=st.integers(0, 12),
+    )
+
+
+@st.composite
+def block_tables(draw: st.DrawFn, size: Sizes, *, hostile: bool = True) -> BlockTable:
+    """A block table in prefill or decode; `hostile` ones break any clause that values decide."""
+    batch, width = draw(st.integers(0, 4)), draw(st.integers(0, 4))
+    entry = _near(PAD, size.num_blocks, hostile)
+    table = draw(st.lists(entry, min_size=batch * width, max_size=batch * width))
+    context = _near(-1, width * size.block_size + 1, hostile)
+    contexts = draw(st.lists(context, min_size=batch, max_size=batch))
+    cu_q_lens = None
+    if draw(st.booleans()):
+        lengths = draw(st.lists(st.integers(0, 5), min_size=batch, max_size=batch))
+        cu_q_lens = np.cumsum([0, *lengths], dtype=np.int32)
+        if hostile and draw(st.integers(0, 3)) == 0:
+            cu_q_lens[draw(st.integers(0, batch))] = draw(_near(-2, 8, hostile))
+    return BlockTable(
+        np.array(table, np.int32).reshape(batch, width), np.array(contexts, np.int32), cu_q_lens
+    )
+
+
+@st.composite
+def chunk_plans(draw: st.DrawFn, size: Sizes, *, hostile: bool = True) -> ChunkPlan:
+    """A chunk plan; `hostile` ones leave their block, overlap and hold rubbish."""
+    row = st.tuples(
+        _near(-1, size.num_tokens + 1, hostile),
+        _near(PAD, size.num_blocks, hostile),
+        _near(-1, size.block_size, hostile),
+        _near(-1, size.block_size + 1, hostile),
+    )
+    rows = draw(st.lists(row, max_size=5))
+    return ChunkPlan(np.array(rows, np.int32).reshape(-1, 4))
+
+
+@st.composite
+def slot_mappings(draw: st.DrawFn, size: Sizes, *, hostile: bool = True) -> SlotMapping:
+    """A slot mapping of either dtype, shorter or longer than the states."""
+    dtype = draw(st.sampled_from([np.int32, np.int64]))
+    slot = _near(-2, size.num_blocks * size.block_size, hostile)
+    if dtype is np.int64 and hostile:
+        slot |= st.sampled_from([2**32, 2**32 + 1, -(2**32) + 1, 2**63 - 1, -(2**63)])
+    return SlotMapping(np.array(draw(st.lists(slot, max_size=14)), dtype))
+
+
+def index_specs(size: Sizes, *, hostile: bool = True) -> st.SearchStrategy[IndexSpec]:
+    """A spec of any form."""
+    forms = (block_tables, chunk_plans, slot_mappings)
+    return st.one_of([form(size, hostile=hostile) for form in forms])
+
+
+@st.composite
+def problems(draw: st.DrawFn, *, hostile: bool = True) -> Problem:
+    """A whole store: sizes, dtype, memory layout, states and spec."""
+    size = draw(sizes())
+    shape = size.cache_shape(draw(st.integers(1, 3)), draw(st.sampled_from([1, 2, 5, 8])))
+    dtype = draw(st.sampled_from(list(DTYPES.values())))
+    spec = draw(index_specs(size, hostile=hostile))
+    states_shape = (size.num_tokens, shape[1], shape[3])
+    states = pattern(math.prod(states_shape), dtype, salt=2).reshape(states_shape)
+    return Problem(shape, dtype, states, spec, draw(st.sampled_from(LAYOUTS)))
+
+
+def _near(low: int, high: int, hostile: bool) -> st.SearchStrategy[int]:
+    near = st.integers(low, max(low, high))
+    extremes = (INT32[0], INT32[1], INT32[1] - 1, -7)
+    return near | st.sampled_from(extremes) if hostile else near

@@ -1,0 +1,45 @@
+"""`docs/spec.md`, the code's list of clauses and the tests name the same things."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from functional_paged._clauses import CLAUSES
+
+ROOT = Path(__file__).parents[1]
+CLAUSE = re.compile(r"^### (C\d+): (.+)\n\n(\w+) · `(test_c\d+_\w+)`\n", re.MULTILINE)
+
+
+def documented() -> list[tuple[str, str, str, str]]:
+    return CLAUSE.findall((ROOT / "docs" / "spec.md").read_text())
+
+
+def test_names() -> set[str]:
+    sources = (path.read_text() for path in (ROOT / "tests").glob("test_*.py"))
+    return {name for text in sources for name in re.findall(r"^def (test_\w+)\(", text, re.M)}
+
+
+test_names.__test__ = False  # type: ignore[attr-defined]
+
+
+def test_document_and_code_list_the_same_clauses() -> None:
+    in_code = [(clause.id, clause.title, clause.status) for clause in CLAUSES]
+    in_document = [
+        (id_, title.replace("2^31", "2**31"), status) for id_, title, status, _ in documented()
+    ]
+    assert in_document == in_code
+    assert [clause.id for clause in CLAUSES] == [f"C{number}" for number in range(1, 23)]
+
+
+def test_every_clause_names_a_test_that_exists() -> None:
+    names = test_names()
+    for id_, _, _, test in documented():
+        assert test.startswith(f"test_{id_.lower()}_"), f"{id_} must name a test of its own"
+        assert test in names, f"{id_} names {test}, which does not exist"
+
+
+def test_every_clause_has_an_example() -> None:
+    sections = re.split(r"^### ", (ROOT / "docs" / "spec.md").read_text(), flags=re.MULTILINE)[1:]
+    for section in sections:
+        assert ">>> " in section, section.splitlines()[0]
