@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+SPEC_VERSION = 1
+"""Grows with any change of what a clause means."""
+
 Status: TypeAlias = Literal["defined", "invalid", "unspecified"]
 
 

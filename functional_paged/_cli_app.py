@@ -16,7 +16,7 @@ app = typer.Typer(
 
 @app.callback()
 def _commands() -> None:
-    """Make `check` a command of its own, also where it is the only one."""
+    """Make every command one of several, however many there are."""
 
 
 @app.command()
@@ -25,12 +25,54 @@ def check(
         Optional[list[str]],  # noqa: UP045
         typer.Option(help="A shipped backend or package.module:attribute; repeatable."),
     ] = None,
+    cases: Annotated[str, typer.Option(help="Only the cases whose id matches this glob.")] = "*",
+    quick: Annotated[bool, typer.Option("--quick", help="One size and dtype a scenario.")] = False,
+    large: Annotated[
+        bool, typer.Option("--large", help="Also caches of more than 2**31 elements (C19).")
+    ] = False,
+    list_: Annotated[bool, typer.Option("--list", help="Print the ids and run nothing.")] = False,
     json: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(help="Write the results to this file."),
     ] = None,
+    html: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Write the results to this file, as one page with drawings."),
+    ] = None,
+    ledger: Annotated[
+        Optional[list[Path]],  # noqa: UP045
+        typer.Option(help="Known failures of a backend, TOML; repeatable."),
+    ] = None,
+    write_ledger: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Draft a ledger of the first backend's failures."),
+    ] = None,
+    seconds: Annotated[
+        float, typer.Option(help="After which a case counts as hung.", min=0.1)
+    ] = 60.0,
+    jobs: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Processes at a time; two where there are two cores.", min=1),
+    ] = None,
 ) -> None:
-    """Run every case against backends; exit 1 on any failure, 2 where nothing can run."""
-    from ._cli_check import check_command
+    """Run cases against backends.
 
-    raise typer.Exit(check_command(backend or [], json))
+    Exit status: 0 if cases ran and each passed or is in a ledger, 1 on a failure, 2 where a backend
+    cannot load or supports no case.
+    """
+    from ._cli_check import CheckOptions, check_command
+
+    options = CheckOptions(
+        backends=backend or (),
+        pattern=cases,
+        quick=quick,
+        large=large,
+        list_only=list_,
+        json_file=json,
+        html_file=html,
+        ledgers=ledger or (),
+        ledger_draft=write_ledger,
+        seconds_per_case=seconds,
+        jobs=jobs,
+    )
+    raise typer.Exit(check_command(options))

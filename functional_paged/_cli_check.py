@@ -4,116 +4,195 @@ from __future__ import annotations
 
 import json
 import os
-import sys
-from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
 from ._clauses import CLAUSES
-from .conformance import Case, Result, all_cases, find_adapter, run_cases
-from .conformance._adapter import DEFAULT_BACKENDS, BackendNotFound
-from .conformance._report import report
+from .conformance import BackendNotFound, BackendRun, Case, Result, all_cases, run_backend
+from .conformance._adapter import DEFAULT_BACKENDS
+from .conformance._cases import large_cases
+from .conformance._ledger import Ledger, LedgerError, draft_ledger, read_ledger
+from .conformance._report import counts_of, report
 
-_MARKS = {"pass": "green", "fail": "bold red", "unsupported": "yellow"}
+_STYLES = {"pass": "green", "fail": "bold red", "xfail": "magenta", "unsupported": "yellow"}
 
 
-def check_command(backends: Sequence[str], json_file: Path | None) -> int:
+@dataclass(frozen=True)
+class CheckOptions:
+    """What `check` is asked for; see the help of each option."""
+
+    backends: Sequence[str] = ()
+    pattern: str = "*"
+    quick: bool = False
+    large: bool = False
+    list_only: bool = False
+    json_file: Path | None = None
+    html_file: Path | None = None
+    ledgers: Sequence[Path] = ()
+    ledger_draft: Path | None = None
+    seconds_per_case: float = 60.0
+    jobs: int | None = None
+
+
+def check_command(options: CheckOptions) -> int:
     """Check backends and print what came of it.
 
-    Args:
-      backends: names or `package.module:attribute`; none means the shipped ones.
-      json_file: where to write the results.
-
     Returns:
-      Exit status: 0 if cases ran and all passed, 1 on a failure, 2 where a backend cannot load or
-      runs no case.
+      Exit status: 0 if cases ran and each passed or is in a ledger, 1 on a failure or where a run
+      contradicts its ledger, 2 where a backend cannot load or runs no case, or a file is wrong.
     """
     console = Console()
-    _offer_two_jax_devices()
-    try:
-        adapters = [find_adapter(name) for name in backends or DEFAULT_BACKENDS]
-    except BackendNotFound as error:
-        console.print(f"[bold red]{error}[/]", highlight=False)
+    cases = _chosen(options)
+    if options.list_only:
+        for case in cases:
+            print(case.id)
+        return 0
+    if not cases:
+        console.print(f"no case matches {escape(options.pattern)}")
         return 2
-    cases = all_cases()
+    try:
+        ledgers = {ledger.backend: ledger for ledger in map(read_ledger, options.ledgers)}
+        runs = _run_all(console, options, cases, ledgers)
+    except (BackendNotFound, LedgerError) as error:
+        console.print(f"[bold red]{escape(str(error))}[/]", highlight=False)
+        return 2
+    runs, contradictions = _apply(ledgers, runs, whole_suite=len(cases) == len(all_cases()))
+    _show(console, cases, runs)
+    for text in contradictions:
+        console.print(f"[bold red]ledger:[/] {escape(text)}", highlight=False)
+    _write_files(console, options, runs)
+    return _exit_status(console, runs, contradictions)
+
+
+def _chosen(options: CheckOptions) -> list[Case]:
+    cases = [*all_cases(), *(large_cases() if options.large else ())]
+    return [
+        case
+        for case in cases
+        if fnmatchcase(case.id, options.pattern) and (case.quick or not options.quick)
+    ]
+
+
+def _run_all(
+    console: Console,
+    options: CheckOptions,
+    cases: Sequence[Case],
+    ledgers: dict[str, Ledger],
+) -> list[BackendRun]:
     console.print(f"{len(cases)} cases, each compared bit for bit over the whole cache")
-    results: dict[str, list[Result]] = {}
+    jobs = options.jobs or min(2, os.cpu_count() or 1)
+    runs = []
     with Progress(console=console, transient=True) as progress:
-        for adapter in adapters:
-            task = progress.add_task(adapter.name, total=len(cases))
-            results[adapter.name] = []
-            for result in run_cases(adapter, cases):
-                results[adapter.name].append(result)
-                progress.advance(task)
-    console.print(_table(cases, results))
-    for name, came in results.items():
-        _print_unsupported(console, name, came)
-    for name, came in results.items():
-        _print_first_failure(console, name, came)
-    if json_file is not None:
-        json_file.write_text(json.dumps(report(adapters, results), indent=2) + "\n")
-        console.print(f"results written to {json_file}", highlight=False)
-    return _exit_status(console, results)
+        for backend in options.backends or DEFAULT_BACKENDS:
+            task = progress.add_task(escape(backend), total=len(cases))
+            ledger = ledgers.get(backend)
+            skipped = [c for c in cases if ledger is not None and ledger.not_to_run(c)]
+            run = run_backend(
+                backend,
+                [case for case in cases if case not in skipped],
+                seconds_per_case=options.seconds_per_case,
+                jobs=jobs,
+                on_result=lambda _, task=task: progress.advance(task),
+            )
+            not_run = [Result(case, "unsupported", "not run: see the ledger") for case in skipped]
+            by_id = {result.case.id: result for result in (*run.results, *not_run)}
+            runs.append(replace(run, results=tuple(by_id[case.id] for case in cases)))
+    return runs
 
 
-def _offer_two_jax_devices() -> None:
-    # C3 needs a second device; XLA reads this when JAX starts.
-    if "jax" not in sys.modules and "XLA_FLAGS" not in os.environ:
-        os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
+def _apply(
+    ledgers: dict[str, Ledger], runs: Sequence[BackendRun], *, whole_suite: bool
+) -> tuple[list[BackendRun], list[str]]:
+    applied, contradictions = [], []
+    for run in runs:
+        results, errors = run.results, []
+        if run.name in ledgers:
+            known, errors = ledgers[run.name].apply(run.results, whole_suite=whole_suite)
+            results = tuple(known)
+        applied.append(replace(run, results=results))
+        contradictions += [f"{run.name}: {error}" for error in errors]
+    names = {run.name for run in runs}
+    contradictions += [f"backend {n!r} was not run" for n in ledgers if n not in names]
+    return applied, contradictions
 
 
-def _table(cases: Sequence[Case], results: dict[str, list[Result]]) -> Table:
-    table = Table("clause", "what must hold", "cases", *results)
+def _show(console: Console, cases: Sequence[Case], runs: Sequence[BackendRun]) -> None:
+    table = Table("clause", "what must hold", "cases", *[escape(run.name) for run in runs])
     for clause in CLAUSES:
-        row = [_cell(clause.id, came) for came in results.values()]
         count = sum(clause.id in case.clauses for case in cases)
-        table.add_row(clause.id, clause.title, str(count), *row)
-    table.add_row("", "all", str(len(cases)), *[_cell(None, came) for came in results.values()])
-    return table
+        cells = [_cell(counts_of(run.results, clause.id)) for run in runs]
+        table.add_row(clause.id, clause.title, str(count), *cells)
+    table.add_section()
+    table.add_row("", "all", str(len(cases)), *[_cell(counts_of(run.results)) for run in runs])
+    console.print(table)
+    for run in runs:
+        reasons = [r.reason for r in run.results if r.status == "unsupported"]
+        for reason in dict.fromkeys(reasons):
+            text = f"{run.name}: {reasons.count(reason)} unsupported: {reason}"
+            console.print(f"[yellow]{escape(text)}[/]", highlight=False)
+    for run in runs:
+        _print_first_failure(console, run)
 
 
-def _cell(clause: str | None, results: Sequence[Result]) -> str:
-    counts = Counter(r.status for r in results if clause is None or clause in r.case.clauses)
+def _cell(counts: dict[str, int]) -> str:
     if not counts:
         return "[dim]untested[/]"
     return ", ".join(
         f"[{style}]{counts[status]} {status}[/]"
-        for status, style in _MARKS.items()
-        if counts[status]
+        for status, style in _STYLES.items()
+        if status in counts
     )
 
 
-def _print_unsupported(console: Console, name: str, results: Sequence[Result]) -> None:
-    reasons = Counter(r.reason for r in results if r.status == "unsupported")
-    for reason, count in reasons.items():
-        console.print(f"[yellow]{name}[/]: {count} unsupported: {reason}", highlight=False)
-
-
-def _print_first_failure(console: Console, name: str, results: Sequence[Result]) -> None:
-    failed = [result for result in results if result.status == "fail"]
+def _print_first_failure(console: Console, run: BackendRun) -> None:
+    failed = [result for result in run.results if result.status == "fail"]
     if not failed:
         return
-    first = failed[0]
-    console.print(f"[bold red]{name}: {len(failed)} failed; the first is[/]")
-    console.print(f"  case:   {first.case.id}", highlight=False)
-    console.print(f"  about:  {first.case.about}", highlight=False)
-    console.print(f"  clause: {', '.join(first.case.clauses)}", highlight=False)
-    console.print(f"  {first.reason}", highlight=False, markup=False)
-    if first.case.link:
-        console.print(f"  seen at {first.case.link}", highlight=False)
+    case = failed[0].case
+    console.print(f"[bold red]{escape(run.name)}: {len(failed)} failed; the first is[/]")
+    lines = [
+        f"case    {case.id}",
+        f"about   {case.about}",
+        f"clause  {', '.join(case.clauses)}",
+        f"result  {failed[0].reason}",
+    ]
+    if case.link:
+        lines.append(f"seen at {case.link}")
+    for line in lines:
+        console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
 
 
-def _exit_status(console: Console, results: dict[str, list[Result]]) -> int:
-    status = 0
-    for name, came in results.items():
-        counts = Counter(result.status for result in came)
-        if counts["fail"]:
-            return 1
-        if not counts["pass"]:
-            console.print(f"[bold red]{name}: no case ran[/]")
-            status = 2
-    return status
+def _write_files(console: Console, options: CheckOptions, runs: Sequence[BackendRun]) -> None:
+    written = []
+    if options.json_file is not None:
+        options.json_file.write_text(json.dumps(report(runs), indent=1) + "\n")
+        written.append(options.json_file)
+    if options.html_file is not None:
+        from .conformance._html import to_html
+
+        options.html_file.write_text(to_html(report(runs)))
+        written.append(options.html_file)
+    if options.ledger_draft is not None:
+        drafts = [draft_ledger(run.name, run.results) for run in runs]
+        options.ledger_draft.write_text(drafts[0])
+        written.append(options.ledger_draft)
+    for file in written:
+        console.print(f"written: {file}", highlight=False, markup=False)
+
+
+def _exit_status(
+    console: Console, runs: Sequence[BackendRun], contradictions: Sequence[str]
+) -> int:
+    idle = [run for run in runs if not counts_of(run.results).keys() & {"pass", "fail", "xfail"}]
+    for run in idle:
+        console.print(f"[bold red]{escape(run.name)}: supports none of these cases[/]")
+    if contradictions or any("fail" in counts_of(run.results) for run in runs):
+        return 1
+    return 2 if idle else 0

@@ -46,6 +46,15 @@ _SHIPPED = {
 DEFAULT_BACKENDS = ("reference", "jax", "torch")
 
 
+def info_of(adapter: Any) -> dict[str, str]:
+    """The adapter's versions and device, if it tells them."""
+    return (
+        {key: str(value) for key, value in adapter.info().items()}
+        if hasattr(adapter, "info")
+        else {}
+    )
+
+
 def find_adapter(name: str) -> Any:
     """The adapter of a shipped backend, or the one at `package.module:attribute`.
 

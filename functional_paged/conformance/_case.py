@@ -8,12 +8,13 @@ from typing import Literal, TypeAlias
 
 from ._problem import Problem
 
-Kind: TypeAlias = Literal["store", "refuse", "apart", "load", "vjp"]
+Kind: TypeAlias = Literal["store", "refuse", "apart", "load", "vjp", "large"]
 """What a case asks of a backend.
 
 `store`: the whole cache must be the reference's. `refuse`: the store must raise for the case's
 clause and write nothing. `apart`: the same, with the arrays on two devices. `load`: the rows read
-back must be the reference's. `vjp`: the cotangents must be the reference's.
+back must be the reference's. `vjp`: the cotangents must be the reference's. `large`: as `store`, in
+a cache of zeros too large for a pattern and a copy.
 """
 
 
@@ -28,6 +29,7 @@ class Case:
       kind: what is asked of the backend.
       build: makes the problem; cheap until called.
       link: where this went wrong in public, if it did.
+      quick: whether a quick run has it.
     """
 
     id: str
@@ -36,3 +38,4 @@ class Case:
     build: Callable[[], Problem]
     kind: Kind = "store"
     link: str | None = None
+    quick: bool = False

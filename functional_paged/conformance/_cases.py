@@ -40,6 +40,38 @@ def all_cases() -> tuple[Case, ...]:
     return tuple(sorted(cases, key=lambda case: (int(case.clauses[0][1:]), case.id)))
 
 
+@functools.cache
+def large_cases() -> tuple[Case, ...]:
+    """Caches of more than 2**31 elements: 2 GiB and more, so only on demand."""
+    shape: Shape = (2**15 + 1, 16, 32, 128)  # the last block begins past 2**31
+    step = table([[shape[0] - 1, 0, shape[0] - 2]], [shape[2] - 1], [shape[2] + 2])
+    return tuple(
+        Case(
+            f"c19_last_block/{FORMS[type(spec)]}/i8/{_shape_name(shape)}",
+            ("C19",),
+            "element offsets past 2**31",
+            functools.partial(problem, shape, "i8", Step(spec, step.num_tokens)),
+            kind="large",
+            link="https://github.com/vllm-project/vllm/issues/1486",
+        )
+        for spec in forms_of(step, shape)
+    )
+
+
+@functools.cache
+def _by_id() -> dict[str, Case]:
+    return {case.id: case for case in (*all_cases(), *large_cases())}
+
+
+def find_case(case_id: str) -> Case:
+    """The case with an id.
+
+    Raises:
+      KeyError: there is none.
+    """
+    return _by_id()[case_id]
+
+
 def _scenario_cases() -> Iterator[Case]:
     for scenario in SCENARIOS:
         for shape, dtype in SHAPES.items():
@@ -58,6 +90,7 @@ def _in_every_form(scenario: Scenario, dtype: str, shape: Shape) -> Iterator[Cas
             about=scenario.about,
             build=functools.partial(problem, shape, dtype, Step(spec, step.num_tokens)),
             link=scenario.link,
+            quick=shape == MAIN_SHAPE and dtype == SHAPES[MAIN_SHAPE],
         )
 
 

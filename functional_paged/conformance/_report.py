@@ -1,34 +1,67 @@
-"""The results as data."""
+"""The results of a run as data, to the published schema `report.schema.json`."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
+from importlib.metadata import version
 from typing import Any
 
-from ._adapter import Adapter
+from functional_paged._clauses import CLAUSES, SPEC_VERSION
+
 from ._run import Result
+from ._supervise import BackendRun
+
+SCHEMA_VERSION = 1
 
 
-def report(adapters: Sequence[Adapter], results: Mapping[str, Sequence[Result]]) -> dict[str, Any]:
-    """The results of a run, ready for JSON: counts and every case, by backend."""
-    return {"backends": [_backend(adapter, results[adapter.name]) for adapter in adapters]}
+def report(runs: Sequence[BackendRun]) -> dict[str, Any]:
+    """The results of a run, ready for JSON.
 
-
-def _backend(adapter: Any, results: Sequence[Result]) -> dict[str, Any]:
+    Args:
+      runs: one a backend, each over the same cases.
+    """
+    cases = [result.case for result in runs[0].results] if runs else []
     return {
-        "name": adapter.name,
-        "info": adapter.info() if hasattr(adapter, "info") else {},
-        "counts": dict(Counter(result.status for result in results)),
+        "schema_version": SCHEMA_VERSION,
+        "suite_version": version("functional-paged"),
+        "spec_version": SPEC_VERSION,
+        "clauses": [asdict(clause) for clause in CLAUSES],
         "cases": [
             {
-                "id": result.case.id,
-                "clauses": list(result.case.clauses),
-                "status": result.status,
-                "reason": result.reason,
-                "mismatch": None if result.mismatch is None else asdict(result.mismatch),
+                "id": case.id,
+                "clauses": list(case.clauses),
+                "about": case.about,
+                "link": case.link,
+                "kind": case.kind,
             }
-            for result in results
+            for case in cases
         ],
+        "backends": [_backend(run) for run in runs],
+    }
+
+
+def counts_of(results: Iterable[Result], clause: str | None = None) -> dict[str, int]:
+    """How many results have each status, among the cases of one clause or of all."""
+    return dict(Counter(r.status for r in results if clause is None or clause in r.case.clauses))
+
+
+def _backend(run: BackendRun) -> dict[str, Any]:
+    return {
+        "name": run.name,
+        "info": run.info,
+        "counts": counts_of(run.results),
+        "by_clause": {clause.id: counts_of(run.results, clause.id) for clause in CLAUSES},
+        "results": [_result(result) for result in run.results],
+    }
+
+
+def _result(result: Result) -> dict[str, Any]:
+    return {
+        "id": result.case.id,
+        "status": result.status,
+        "reason": result.reason,
+        "ledger": result.ledger,
+        "mismatch": None if result.mismatch is None else asdict(result.mismatch),
     }

@@ -14,9 +14,10 @@ from functional_paged import IndexSpec, reference
 from ._adapter import Adapter
 from ._case import Case
 from ._problem import Problem
-from ._verdict import Mismatch, compare, judge_store
+from ._verdict import Mismatch, compare, judge_large, judge_store
 
-Status: TypeAlias = Literal["pass", "fail", "unsupported"]
+Status: TypeAlias = Literal["pass", "fail", "xfail", "unsupported"]
+"""`xfail`: a failure that the backend's ledger knows. What was not asked for is untested."""
 
 
 @dataclass(frozen=True)
@@ -25,15 +26,17 @@ class Result:
 
     Attributes:
       case: the case.
-      status: `pass`, `fail` or `unsupported`.
+      status: see `Status`.
       reason: why it failed or is unsupported; empty for a pass.
       mismatch: the first wrong element, if the failure is one of bits.
+      ledger: the ledger's reason and link, for a case that it names.
     """
 
     case: Case
     status: Status
     reason: str = ""
     mismatch: Mismatch | None = None
+    ledger: str = ""
 
 
 def run_cases(adapter: Adapter, cases: Iterable[Case]) -> Iterator[Result]:
@@ -115,7 +118,19 @@ def _vjp(adapter: Any, case: Case, problem: Problem) -> Mismatch | str | None:
     )
 
 
-_JUDGES = {"store": _store, "refuse": _refuse, "apart": _apart, "load": _load, "vjp": _vjp}
+def _large(adapter: Adapter, case: Case, problem: Problem) -> Mismatch | str | None:
+    cache = np.zeros(problem.cache_shape, problem.dtype)
+    return judge_large(problem, adapter.store(cache, problem.states, problem.index_spec))
+
+
+_JUDGES = {
+    "store": _store,
+    "refuse": _refuse,
+    "apart": _apart,
+    "load": _load,
+    "vjp": _vjp,
+    "large": _large,
+}
 _NEEDS = {"apart": "store_apart", "load": "load", "vjp": "vjp"}
 
 

@@ -1,0 +1,79 @@
+"""From an index spec to the fate of each token.
+
+Nothing is worked out anew: places come from `_slots`, what is invalid from `check_spec`. What is
+left to tell is which of the clauses that skip a token skipped it.
+"""
+
+from __future__ import annotations
+
+from ._arrays import to_numpy
+from ._errors import SpecError
+from ._explain_fates import Fate
+from ._explain_model import Explanation, Form, Source
+from ._explain_places import Places
+from ._explain_sources import chunk_sources, slot_sources, table_sources
+from ._spec import BlockTable, ChunkPlan, IndexSpec
+from ._static_checks import CacheShape, check_cache_shape, check_index_spec, spec_arrays
+from ._value_checks import check_spec
+
+
+def explain(index_spec: IndexSpec, *, cache_shape: CacheShape, num_tokens: int) -> Explanation:
+    """Tell which token goes to which block and slot, and which clause keeps the others out.
+
+    Reads the values on the host. An invalid spec is explained too, as a store without the value
+    check treats it.
+
+    Args:
+      index_spec: any of the three forms, of concrete NumPy, JAX or torch arrays.
+      cache_shape: `(num_blocks, kv_heads, block_size, head_dim)`.
+      num_tokens: rows of `states`.
+
+    Returns:
+      One entry for each token, under the row or chunk that names it, and what `check_spec` says.
+
+    Raises:
+      SpecError: C1 and C4 (shapes and dtypes): there is nothing to explain then.
+
+    Example:
+      >>> import numpy as np
+      >>> spec = BlockTable(np.int32([[4, -1]]), np.int32([1]), np.int32([0, 2]))
+      >>> explanation = explain(spec, cache_shape=(6, 1, 2, 1), num_tokens=3)
+      >>> for token in explanation.tokens:
+      ...     print(token.token, token.slot, token.fate.label, token.clause, "-", token.why)
+      0 9 stored None - block_table[0, 0] = 4
+      1 None hole in the table C8 - block_table[0, 1] = -1
+      2 None not named C10 - the spec names 2 tokens
+    """
+    check_index_spec(index_spec)
+    check_cache_shape(cache_shape)
+    host = type(index_spec)(**{k: to_numpy(v) for k, v in spec_arrays(index_spec).items()})
+    error = None
+    try:
+        check_spec(host, cache_shape=cache_shape, num_tokens=num_tokens)
+    except SpecError as raised:
+        error = raised
+    form, sources = _form_and_sources(host, Places(host, cache_shape, num_tokens), error)
+    return Explanation(
+        form=form,
+        num_blocks=cache_shape[0],
+        block_size=cache_shape[2],
+        num_tokens=num_tokens,
+        problem=None if error is None else str(error),
+        sources=tuple(sources),
+    )
+
+
+def _form_and_sources(
+    spec: IndexSpec, places: Places, error: SpecError | None
+) -> tuple[Form, list[Source]]:
+    if isinstance(spec, ChunkPlan):
+        return "chunks", chunk_sources(spec.chunks, places)
+    if not isinstance(spec, BlockTable):
+        return "slots", slot_sources(spec.slots, places)
+    if error is not None and error.clause == "C21":
+        # No token has a row that can be trusted.
+        broken = Source("cu_q_lens", "", note=error.message, fate=Fate.BROKEN_TOTAL)
+        every = list(range(places.num_tokens))
+        nowhere = places.rest(every, Fate.BROKEN_TOTAL, "any row", error.message)
+        return "block_table", [broken, *nowhere]
+    return "block_table", table_sources(spec, places)

@@ -1,0 +1,85 @@
+"""Where `_slots` puts each token, in plain Python numbers, and what that alone decides."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import array_api_compat.numpy as xp
+
+from ._explain_fates import Fate
+from ._explain_model import Beyond, Source, Token, count
+from ._slots import destinations, slots_in
+from ._spec import IndexSpec
+from ._static_checks import CacheShape
+
+
+class Places:
+    """The destinations of the tokens of one spec.
+
+    Attributes:
+      num_tokens: rows of `states`.
+      num_blocks: of the cache.
+      block_size: of the cache.
+      named: whether the spec gives the token a place, see `Destinations`.
+      column: logical block of the table row.
+      block: physical block, as the spec has it.
+    """
+
+    def __init__(self, spec: IndexSpec, cache_shape: CacheShape, num_tokens: int):
+        self.num_tokens = num_tokens
+        self.num_blocks, _, self.block_size, _ = cache_shape
+        to = destinations(xp, spec, self.block_size, num_tokens)
+        self.named: list[bool] = to.named.tolist()
+        self.column: list[int] = to.column.tolist()
+        self.block: list[int] = to.block.tolist()
+        self._offset: list[int] = to.offset.tolist()
+        self._slot: list[int] = slots_in(xp, spec, cache_shape, num_tokens).tolist()
+        self._sharing: dict[int, list[int]] = defaultdict(list)
+        for token, slot in enumerate(self._slot):
+            self._sharing[slot].append(token)
+
+    def token(
+        self,
+        token: int,
+        negative: Fate,
+        why: str,
+        *,
+        position: int | None = None,
+        column: int | None = None,
+    ) -> Token:
+        """The fate of a token that the spec gives a place; `negative` is that of a block < 0."""
+        block, offset, slot = self.block[token], self._offset[token], self._slot[token]
+        if block < 0:
+            fate = negative
+        elif block >= self.num_blocks:
+            fate = Fate.PAST_CACHE
+            why = f"{why} must be < {self.num_blocks}"
+        elif len(self._sharing[slot]) > 1:
+            fate = Fate.CONTESTED
+            why = f"tokens {_listed(self._sharing[slot])} share slot {slot}"
+        else:
+            fate = Fate.STORED
+        stored = None if slot < 0 else slot
+        return Token(token, fate, why, position, column, block, offset, stored)
+
+    def beyond(self, first: int, end: int, padding: tuple[Fate, str] | None) -> tuple[Beyond, ...]:
+        """What of the tokens `first` to `end - 1` is past `states`; `padding` makes it allowed."""
+        first = max(first, self.num_tokens)
+        if first >= end:
+            return ()
+        fate, why = padding or (Fate.MISSING, f"must be < num_tokens = {self.num_tokens}")
+        return (Beyond(first, end - 1, fate, why),)
+
+    def rest(self, tokens: list[int], fate: Fate, title: str, why: str) -> list[Source]:
+        """A source for tokens that no row of the spec may claim; none if there are none."""
+        if not tokens:
+            return []
+        named = tuple(Token(token, fate, why) for token in tokens)
+        return [Source(title, count(len(tokens), "token"), tokens=named)]
+
+
+def _listed(tokens: list[int]) -> str:
+    shown = [str(token) for token in tokens[:4]]
+    if len(tokens) > 4:
+        shown.append(f"{len(tokens) - 4} more")
+    return f"{', '.join(shown[:-1])} and {shown[-1]}"
