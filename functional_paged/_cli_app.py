@@ -76,3 +76,26 @@ def check(
         jobs=jobs,
     )
     raise typer.Exit(check_command(options))
+
+
+@app.command()
+def explain(
+    spec: Annotated[
+        Path,
+        typer.Argument(
+            help="JSON: form (block_table, chunks or slots), the fields of that form, num_blocks, "
+            "block_size, num_tokens."
+        ),
+    ],
+    svg: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Write the drawing to this file too."),
+    ] = None,
+) -> None:
+    """Draw which token goes to which block and slot.
+
+    Exit status: 0 if the spec is drawn, valid or not, 2 if the file has no spec to draw.
+    """
+    from ._cli_explain import explain_command
+
+    raise typer.Exit(explain_command(spec, svg))

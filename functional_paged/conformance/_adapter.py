@@ -15,11 +15,15 @@ from ._case import Case
 class Adapter(Protocol):
     """NumPy in, NumPy out; bfloat16 and float8 as `ml_dtypes`.
 
-    Three members are required. A case that needs an optional one counts as unsupported where the
-    adapter lacks it: `info() -> dict` (versions, device), `load(cache, index_spec, num_tokens) ->
-    states`, `vjp(cache, states, index_spec, cotangent) -> (d_cache, d_states)`,
-    `store_apart(cache, states, index_spec)`, which stores with states on another device than the
-    cache and must raise.
+    Three members are required. These are optional, and a case that needs one counts as unsupported
+    where it is missing:
+
+    - `info() -> dict`: versions and device.
+    - `load(cache, index_spec, num_tokens) -> states`: the read that undoes the store.
+    - `check(index_spec, cache_shape, num_tokens)`: raises for a spec that is invalid by value.
+    - `vjp(cache, states, index_spec, cotangent) -> (d_cache, d_states)`.
+    - `store_apart(cache, states, index_spec)`: stores with states on another device than the cache,
+      and must raise.
     """
 
     name: str

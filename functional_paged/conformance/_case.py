@@ -8,11 +8,12 @@ from typing import Literal, TypeAlias
 
 from ._problem import Problem
 
-Kind: TypeAlias = Literal["store", "refuse", "apart", "load", "vjp", "large"]
+Kind: TypeAlias = Literal["store", "refuse", "apart", "check", "accept", "load", "vjp", "large"]
 """What a case asks of a backend.
 
 `store`: the whole cache must be the reference's. `refuse`: the store must raise for the case's
-clause and write nothing. `apart`: the same, with the arrays on two devices. `load`: the rows read
+clause and write nothing. `apart`: the same, with the arrays on two devices. `check`:
+the value check must raise for the case's clause; `accept`: it must not raise. `load`: the rows read
 back must be the reference's. `vjp`: the cotangents must be the reference's. `large`: as `store`, in
 a cache of zeros too large for a pattern and a copy.
 """

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
+from importlib import resources
 from importlib.metadata import version
 from typing import Any
 
@@ -35,11 +37,18 @@ def report(runs: Sequence[BackendRun]) -> dict[str, Any]:
                 "about": case.about,
                 "link": case.link,
                 "kind": case.kind,
+                "cache_shape": list(case.build().cache_shape),
             }
             for case in cases
         ],
         "backends": [_backend(run) for run in runs],
     }
+
+
+def report_schema() -> dict[str, Any]:
+    """The JSON Schema (2020-12) of a report."""
+    file = resources.files("functional_paged.conformance") / "report.schema.json"
+    return json.loads(file.read_text(encoding="utf-8"))
 
 
 def counts_of(results: Iterable[Result], clause: str | None = None) -> dict[str, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -85,16 +85,27 @@ def _apart(adapter: Any, case: Case, problem: Problem) -> Mismatch | str | None:
 def _refused_by(store: Any, case: Case, problem: Problem) -> Mismatch | str | None:
     given = problem.guarded_cache()
     before = given.buffer.copy()
-    clause = case.clauses[0]
+    wrong = _raises_for(
+        case.clauses[0], lambda: store(given.cache, problem.states, problem.index_spec)
+    )
+    return wrong or compare("buffer", given.buffer, before, before)
+
+
+def _raises_for(clause: str, call: Callable[[], object]) -> str | None:
     try:
-        store(given.cache, problem.states, problem.index_spec)
+        call()
     except Exception as error:  # must be for the clause
-        named = getattr(error, "clause", None) or str(error)
-        if not named.startswith(clause):
-            return f"must raise for {clause}, raised {error!r}"
-    else:
-        return f"must raise for {clause}, raised nothing"
-    return compare("buffer", given.buffer, before, before)
+        named = getattr(error, "clause", None) or str(error).partition(":")[0]
+        return None if named == clause else f"must raise for {clause}, raised {error!r}"
+    return f"must raise for {clause}, raised nothing"
+
+
+def _check(adapter: Any, case: Case, problem: Problem) -> str | None:
+    return _raises_for(case.clauses[0], lambda: _accept(adapter, case, problem))
+
+
+def _accept(adapter: Any, case: Case, problem: Problem) -> None:
+    adapter.check(problem.index_spec, problem.cache_shape, problem.states.shape[0])
 
 
 def _load(adapter: Any, case: Case, problem: Problem) -> Mismatch | str | None:
@@ -127,11 +138,13 @@ _JUDGES = {
     "store": _store,
     "refuse": _refuse,
     "apart": _apart,
+    "check": _check,
+    "accept": _accept,
     "load": _load,
     "vjp": _vjp,
     "large": _large,
 }
-_NEEDS = {"apart": "store_apart", "load": "load", "vjp": "vjp"}
+_NEEDS = {"apart": "store_apart", "check": "check", "accept": "check", "load": "load", "vjp": "vjp"}
 
 
 def _lacks(adapter: Adapter, case: Case) -> str | None:

@@ -41,6 +41,14 @@ class BridgeAdapter:
     def store_apart(self, cache: np.ndarray, states: np.ndarray, index_spec: IndexSpec) -> None:
         self._store(_tensor(cache), _tensor(states).to("meta"), _spec(index_spec))
 
+    def check(
+        self, index_spec: IndexSpec, cache_shape: tuple[int, int, int, int], num_tokens: int
+    ) -> None:
+        cache = torch.empty(cache_shape, dtype=torch.bfloat16)
+        bridges.plan(
+            _spec(index_spec), cache=cache, num_tokens=num_tokens, backend=self.name, check=True
+        )
+
     def _store(self, cache: torch.Tensor, states: torch.Tensor, index_spec: IndexSpec) -> None:
         returned = bridges.store_single_(cache, states, index_spec, backend=self.name)
         if returned is not cache:

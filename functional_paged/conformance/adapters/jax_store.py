@@ -36,6 +36,13 @@ class JaxAdapter:
         here, there = jax.devices()[:2]
         self._store(jax.device_put(cache, here), jax.device_put(states, there), index_spec)
 
+    def check(
+        self, index_spec: IndexSpec, cache_shape: tuple[int, int, int, int], num_tokens: int
+    ) -> None:
+        functional_paged.check_spec(
+            _spec(index_spec), cache_shape=cache_shape, num_tokens=num_tokens
+        )
+
     def load(self, cache: np.ndarray, index_spec: IndexSpec, num_tokens: int) -> np.ndarray:
         return np.asarray(
             functional_paged.load_single(_copied(cache), _spec(index_spec), num_tokens)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from functional_paged import IndexSpec, reference
+from functional_paged import IndexSpec, check_spec, reference
 
 from .._case import Case
 
@@ -24,6 +24,11 @@ class ReferenceAdapter:
 
     def store(self, cache: np.ndarray, states: np.ndarray, index_spec: IndexSpec) -> np.ndarray:
         return reference.store_single(cache, states, index_spec)
+
+    def check(
+        self, index_spec: IndexSpec, cache_shape: tuple[int, int, int, int], num_tokens: int
+    ) -> None:
+        check_spec(index_spec, cache_shape=cache_shape, num_tokens=num_tokens)
 
     def load(self, cache: np.ndarray, index_spec: IndexSpec, num_tokens: int) -> np.ndarray:
         return reference.load_single(cache, index_spec, num_tokens)

@@ -1,0 +1,114 @@
+"""Every index spec of each form up to a small size: no corner is left to chance.
+
+Specs of one shape are a stack, which JAX lowers and stores at once; the reference judges each.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+
+from functional_paged import PAD, BlockTable, ChunkPlan, IndexSpec, SlotMapping
+
+Shape: TypeAlias = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class Stack:
+    """Index specs of one form, one shape and one cache.
+
+    Attributes:
+      form: the class of the specs.
+      arrays: the fields by name, each with the specs along its first axis; a field that is `None`
+        in every spec is missing.
+      cache_shape: of every spec.
+      num_tokens: of every spec.
+    """
+
+    form: type[BlockTable] | type[ChunkPlan] | type[SlotMapping]
+    arrays: dict[str, np.ndarray]
+    cache_shape: Shape
+    num_tokens: int
+
+    def __len__(self) -> int:
+        return len(next(iter(self.arrays.values())))
+
+    def __getitem__(self, number: int) -> IndexSpec:
+        return self.form(**{name: array[number] for name, array in self.arrays.items()})
+
+
+def block_tables() -> Iterator[Stack]:
+    """Up to 2 rows, 2 columns and 2 blocks of 2 positions, in prefill and decode.
+
+    Entries go from a hole to past the cache, contexts from padding to past the table, q lengths
+    from 0 to past a block. States have a row for the longest q lengths (C10); where the table has
+    fewer than 4 entries, also a row less than those of one block a row need (C11).
+    """
+    sizes = itertools.product((1, 2), (1, 2), (0, 1, 2), (0, 1, 2))
+    for num_blocks, block_size, batch, width in sizes:
+        shape = (num_blocks, 1, block_size, 1)
+        entries = _every(range(PAD, num_blocks + 1), batch * width)
+        entries = entries.reshape(len(entries), batch, width)
+        contexts = _every(range(-1, width * block_size + 1), batch)
+        q_lens = _every(range(block_size + 2), batch)
+        totals = np.concatenate(
+            [np.zeros((len(q_lens), 1), np.int32), q_lens.cumsum(axis=1)], axis=1
+        )
+        table, context = _pairs(entries, contexts)
+        few = (max(0, batch * block_size - 1),) if batch * width < 4 else ()
+        decode = {"block_table": table, "context_kv_lens": context}
+        for num_tokens in (batch, *few):
+            yield Stack(BlockTable, decode, shape, num_tokens)
+        number, total = _pairs(np.arange(len(table)), totals.astype(np.int32))
+        prefill = {name: array[number] for name, array in decode.items()}
+        for num_tokens in (batch * (block_size + 1), *few):
+            yield Stack(BlockTable, {**prefill, "cu_q_lens": total}, shape, num_tokens)
+
+
+def chunk_plans() -> Iterator[Stack]:
+    """Up to 2 chunks, 2 tokens and 2 blocks of 2 positions; each field from -1 to past its end."""
+    for num_blocks, block_size, num_tokens in itertools.product((1, 2), (1, 2), (0, 1, 2)):
+        fields = (
+            range(-1, num_tokens + 1),
+            range(PAD, num_blocks + 1),
+            range(-1, block_size + 1),
+            range(-1, block_size + 2),
+        )
+        chunks = np.array(list(itertools.product(*fields)), np.int32)
+        shape = (num_blocks, 1, block_size, 1)
+        first, second = _pairs(chunks, chunks)
+        plans = (np.zeros((1, 0, 4), np.int32), chunks[:, None], np.stack([first, second], axis=1))
+        for stacked in plans:
+            yield Stack(ChunkPlan, {"chunks": stacked}, shape, num_tokens)
+
+
+def slot_mappings() -> Iterator[Stack]:
+    """Up to 4 slots from -2 to past the cache, 3 tokens and 2 blocks of 2 positions."""
+    sizes = itertools.product((1, 2), (1, 2), (0, 1, 2, 3), range(5))
+    for num_blocks, block_size, num_tokens, num_slots in sizes:
+        slots = _every(range(-2, num_blocks * block_size + 2), num_slots)
+        yield Stack(SlotMapping, {"slots": slots}, (num_blocks, 1, block_size, 1), num_tokens)
+
+
+SCOPES: dict[str, Callable[[], Iterator[Stack]]] = {
+    "block_table": block_tables,
+    "chunks": chunk_plans,
+    "slots": slot_mappings,
+}
+
+
+def _every(values: range, length: int) -> np.ndarray:
+    """Every sequence of a length, one a row: int32[count, length]."""
+    rows = list(itertools.product(values, repeat=length))
+    return np.array(rows, np.int32).reshape(len(rows), length)
+
+
+def _pairs(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Every pair of an element of `first` and one of `second`, as two arrays of equal length."""
+    return np.repeat(first, len(second), axis=0), np.tile(
+        second, (len(first),) + (1,) * (second.ndim - 1)
+    )
