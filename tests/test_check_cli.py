@@ -1,0 +1,154 @@
+"""The command line of the check: exit statuses, choices, files. Quiet runs are not green."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from functional_paged._cli_app import app
+
+ADAPTER = """
+from functional_paged import reference
+
+class Base:
+    def unsupported(self, case):
+        return None
+    def store(self, cache, states, index_spec):
+        return reference.store_single(cache, states, index_spec)
+
+class Right(Base):
+    name = "right"
+
+class Idle(Base):
+    name = "idle"
+    def unsupported(self, case):
+        return "not today"
+
+class Wraps(Base):
+    name = "wraps"
+    def store(self, cache, states, index_spec):
+        stored = super().store(cache, states, index_spec)
+        slots = getattr(index_spec, "slots", None)
+        if slots is not None and slots.ndim == 1 and (slots == -1).any() and len(states):
+            stored[-1, :, -1] = states[0]
+        return stored
+"""
+
+
+@pytest.fixture
+def adapters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "my_adapters.py").write_text(ADAPTER)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(*words: str) -> tuple[int, str]:
+    result = CliRunner().invoke(app, ["check", *words], catch_exceptions=False)
+    return result.exit_code, " ".join(result.output.split())
+
+
+def test_a_right_backend_is_green(adapters: Path) -> None:
+    status, output = run("--backend", "my_adapters:Right", "--cases", "c8*slots*", "--jobs", "1")
+    assert status == 0
+    assert "right" in output
+    assert "17 cases" in output
+    assert "17 pass" in output
+
+
+def test_a_wrong_backend_is_red_and_the_first_mismatch_is_whole(adapters: Path) -> None:
+    status, output = run("--backend", "my_adapters:Wraps", "--cases", "c14*bf16*", "--jobs", "1")
+    assert status == 1
+    assert "wraps: 2 failed; the first is" in output
+    assert "case c14_negative_slots/slots/bf16/n5_h7_s33_d64" in output
+    assert "clause C14" in output
+    assert "result cache[4, 0, 32, 0] was to be written: expected 0x" in output
+    assert "seen at https://github.com/NVIDIA/TensorRT-LLM/issues/18673" in output
+
+
+def test_a_run_in_which_nothing_ran_is_not_green(adapters: Path) -> None:
+    status, output = run("--backend", "my_adapters:Idle", "--cases", "c14*", "--jobs", "1")
+    assert status == 2
+    assert "idle: supports none of these cases" in output
+    assert run("--backend", "my_adapters:Right", "--cases", "no_such_case")[0] == 2
+    status, output = run("--backend", "my_adapters:Nobody", "--cases", "c14*")
+    assert status == 2
+    assert "cannot load" in output
+    assert run("--backend", "nonsense")[0] == 2
+
+
+def test_one_idle_backend_beside_a_right_one_is_not_green(adapters: Path) -> None:
+    words = ("--backend", "my_adapters:Right", "--backend", "my_adapters:Idle")
+    assert run(*words, "--cases", "c14*bf16*", "--jobs", "1")[0] == 2
+
+
+def test_the_ledger_turns_known_failures_green_and_stale_entries_red(adapters: Path) -> None:
+    words = ("--backend", "my_adapters:Wraps", "--cases", "c14*bf16*", "--jobs", "1")
+    status, _ = run(*words, "--write-ledger", "wraps.toml")
+    assert status == 1
+    status, output = run(*words, "--ledger", "wraps.toml")
+    assert status == 0
+    assert "2 xfail" in output
+    text = Path("wraps.toml").read_text()
+    Path("wraps.toml").write_text(text.replace('"wraps"', '"right"'))
+    status, output = run(
+        "--backend", "my_adapters:Right", "--cases", "c14*bf16*", "--ledger", "wraps.toml"
+    )
+    assert status == 1
+    assert (
+        "right: c14_negative_slots/slots/bf16/n5_h7_s33_d64 passes, but the ledger says" in output
+    )
+    status, output = run(*words, "--ledger", "wraps.toml")
+    assert status == 1
+    assert "backend 'right' was not run" in output
+    assert run(*words, "--ledger", "missing.toml")[0] == 2
+
+
+def test_the_results_are_written_as_json(adapters: Path) -> None:
+    run("--backend", "my_adapters:Wraps", "--cases", "c14*bf16*", "--jobs", "1", "--json", "r.json")
+    data = json.loads(Path("r.json").read_text())
+    (backend,) = data["backends"]
+    assert (backend["name"], backend["counts"]) == ("wraps", {"fail": 2})
+    assert backend["by_clause"]["C14"] == {"fail": 2}
+    mismatch = backend["results"][0]["mismatch"]
+    assert mismatch["index"] == [4, 0, 32, 0]
+    assert mismatch["written"] is True
+
+
+def test_list_and_quick_and_large_choose_cases() -> None:
+    every = run("--list")[1].split()
+    assert len(every) > 600
+    assert len(set(every)) == len(every)
+    quick = run("--list", "--quick")[1].split()
+    assert 100 < len(quick) < len(every) / 2
+    assert set(quick) < set(every)
+    large = run("--list", "--large")[1].split()
+    assert set(large) - set(every) == {case for case in large if case.startswith("c19_")}
+    assert len(large) > len(every)
+    assert run("--list", "--cases", "c8_hole/*")[1].split() == [
+        case for case in every if case.startswith("c8_hole/")
+    ]
+
+
+def test_every_clause_has_a_case() -> None:
+    cases = run("--list", "--large")[1].split()
+    assert {case.partition("_")[0] for case in cases} == {f"c{n}" for n in range(1, 23)}
+
+
+def test_shipped_backends_pass_the_quick_run() -> None:
+    words = [sys.executable, "-m", "functional_paged._cli", "check", "--quick"]
+    ran = subprocess.run(words, capture_output=True, text=True, timeout=600, check=False)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+def test_without_its_packages_the_command_says_what_to_install() -> None:
+    block = (
+        "import sys; sys.modules['typer'] = None\nfrom functional_paged._cli import main; main()\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", block], capture_output=True, text=True, check=False)
+    assert ran.returncode == 2
+    assert ran.stderr.strip() == "functional-paged needs typer: pip install 'functional-paged[cli]'"

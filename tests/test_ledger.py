@@ -1,0 +1,99 @@
+"""The rules of a ledger: a reason for each known failure, and no failure that has gone away."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from functional_paged.conformance import Result
+from functional_paged.conformance._cases import find_case
+from functional_paged.conformance._ledger import LedgerError, draft_ledger, read_ledger
+
+SHAPE = "n7_h3_s16_d46"
+HOLE = find_case(f"c8_hole/block_table/bf16/{SHAPE}")
+NEGATIVE = find_case(f"c14_negative_slots/slots/bf16/{SHAPE}")
+GOOD = """
+backend = "mine"
+[[known]]
+id = "c14_negative_slots/*"
+status = "xfail"
+reason = "-1 counts from the end"
+link = "https://example.org/1"
+"""
+
+
+def written(tmp_path: Path, text: str) -> Path:
+    file = tmp_path / "mine.toml"
+    file.write_text(text)
+    return file
+
+
+def test_a_known_failure_is_xfail(tmp_path: Path) -> None:
+    ledger = read_ledger(written(tmp_path, GOOD))
+    results = [Result(HOLE, "pass"), Result(NEGATIVE, "fail", "slot 3")]
+    applied, errors = ledger.apply(results, whole_suite=True)
+    assert errors == []
+    assert [result.status for result in applied] == ["pass", "xfail"]
+    assert applied[1].ledger == "-1 counts from the end https://example.org/1"
+    assert applied[1].reason == "slot 3"
+
+
+def test_an_unexpected_pass_is_an_error(tmp_path: Path) -> None:
+    ledger = read_ledger(written(tmp_path, GOOD))
+    _, errors = ledger.apply([Result(NEGATIVE, "pass")], whole_suite=True)
+    assert errors == [
+        f"{NEGATIVE.id} passes, but the ledger says: -1 counts from the end",
+    ]
+
+
+def test_an_id_that_matches_nothing_is_an_error(tmp_path: Path) -> None:
+    ledger = read_ledger(written(tmp_path, GOOD))
+    results = [Result(HOLE, "pass")]
+    assert ledger.apply(results, whole_suite=True)[1] == [
+        "id 'c14_negative_slots/*' matches no case"
+    ]
+    assert ledger.apply(results, whole_suite=False)[1] == []
+
+
+def test_a_failure_that_the_ledger_does_not_know_stays_one(tmp_path: Path) -> None:
+    ledger = read_ledger(written(tmp_path, GOOD))
+    applied, _ = ledger.apply([Result(HOLE, "fail", "off by one")], whole_suite=False)
+    assert applied[0].status == "fail"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('reason = "-1 counts from the end"', "", r"known\[0\]\.reason must be a str, got None"),
+        ('reason = "-1 counts from the end"', 'reason = " "', r"known\[0\]\.reason must be a str"),
+        ('status = "xfail"', 'status = "flaky"', "must be 'xfail' or 'unsupported', got 'flaky'"),
+        ('status = "xfail"', "status = 1", r"known\[0\]\.status must be a str, got 1"),
+        ("link =", "lnik =", r"known\[0\] must have no field 'lnik'"),
+        ('backend = "mine"', "", r"the ledger\.backend must be a str, got None"),
+        ("[[known]]", "[known]", r"the ledger\.known must be a list, got \{"),
+        ("[[known]]", "[[known", "mine.toml: "),
+    ],
+)
+def test_a_malformed_ledger_says_where(tmp_path: Path, old: str, new: str, message: str) -> None:
+    read_ledger(written(tmp_path, GOOD))
+    with pytest.raises(LedgerError, match=message):
+        read_ledger(written(tmp_path, GOOD.replace(old, new)))
+
+
+def test_an_id_stands_there_once(tmp_path: Path) -> None:
+    twice = GOOD + GOOD.replace('backend = "mine"', "")
+    with pytest.raises(LedgerError, match="must stand there once, got 2"):
+        read_ledger(written(tmp_path, twice))
+
+
+def test_a_draft_reads_back_and_covers_the_run(tmp_path: Path) -> None:
+    results = [
+        Result(HOLE, "fail", 'raised ValueError("a \\ b\nc")'),
+        Result(NEGATIVE, "fail", "crashed: the process died of SIGSEGV"),
+    ]
+    ledger = read_ledger(written(tmp_path, draft_ledger("mine", results)))
+    applied, errors = ledger.apply(results[:1], whole_suite=False)
+    assert (applied[0].status, errors) == ("xfail", [])
+    assert ledger.not_to_run(NEGATIVE)
+    assert not ledger.not_to_run(HOLE)

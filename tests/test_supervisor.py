@@ -1,0 +1,108 @@
+"""A backend that crashes, hangs, prints or changes what it must not costs its case, not the run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from functional_paged.conformance import BackendNotFound, run_backend
+from functional_paged.conformance._cases import find_case
+
+ADAPTER = """
+import os, signal, time
+from functional_paged import reference
+from functional_paged.conformance import Case
+
+class Hostile:
+    name = "hostile"
+    def info(self):
+        return {"temper": "bad"}
+    def unsupported(self, case):
+        self.case = case.id
+        return None
+    def store(self, cache, states, index_spec):
+        print("a line on standard output that is no result", flush=True)
+        if self.case.startswith("c7"):
+            os.kill(os.getpid(), signal.SIGSEGV)
+        if self.case.startswith("c8"):
+            time.sleep(600)
+        if self.case.startswith("c9"):
+            os._exit(3)
+        if self.case.startswith("c10"):
+            raise RuntimeError("no such luck")
+        return reference.store_single(cache, states, index_spec)
+"""
+SHAPE = "n7_h3_s16_d46"
+IDS = [
+    f"c6_padded_rows/slots/bf16/{SHAPE}",
+    f"c7_empty_rows/slots/bf16/{SHAPE}",
+    f"c8_hole/slots/bf16/{SHAPE}",
+    f"c9_past_the_table/slots/bf16/{SHAPE}",
+    f"c10_more_states/slots/bf16/{SHAPE}",
+    f"c14_negative_slots/slots/bf16/{SHAPE}",
+]
+
+
+@pytest.fixture
+def hostile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    (tmp_path / "hostile_adapter.py").write_text(ADAPTER)
+    monkeypatch.chdir(tmp_path)
+    return "hostile_adapter:Hostile"
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_the_rest_of_the_run_goes_on(hostile: str, jobs: int) -> None:
+    cases = [find_case(case_id) for case_id in IDS]
+    seen = []
+    run = run_backend(
+        hostile, cases, seconds_per_case=2, jobs=jobs, on_result=lambda r: seen.append(r.case.id)
+    )
+    assert (run.name, run.info) == ("hostile", {"temper": "bad"})
+    assert [result.case.id for result in run.results] == IDS
+    assert sorted(seen) == sorted(IDS)
+    reasons = {r.case.id.split("_")[0]: (r.status, r.reason) for r in run.results}
+    assert reasons["c6"] == ("pass", "")
+    assert reasons["c7"] == ("fail", "crashed: the process died of SIGSEGV")
+    assert reasons["c8"] == ("fail", "hung: no result in 2 s")
+    assert reasons["c9"] == ("fail", "crashed: the process exited with status 3")
+    assert reasons["c10"][0] == "fail"
+    assert reasons["c10"][1].startswith("raised RuntimeError('no such luck')")
+    assert reasons["c14"] == ("pass", "")
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("raise ImportError('no driver here')", "no driver here"),
+        ("import os; os._exit(7)", "exited with status 7"),
+        ("adapter = object()", "must have a member 'name'"),
+        ("", "has no attribute 'adapter'"),
+    ],
+)
+def test_a_backend_that_cannot_load_says_why(
+    source: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken_adapter.py").write_text(source)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BackendNotFound, match=message):
+        run_backend("broken_adapter:adapter", [find_case(IDS[0])])
+
+
+def test_a_mismatch_survives_the_way_from_the_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "idle_adapter.py").write_text(
+        "class Idle:\n"
+        "    name = 'idle'\n"
+        "    def unsupported(self, case): return None\n"
+        "    def store(self, cache, states, index_spec): return cache.copy()\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    (result,) = run_backend("idle_adapter:Idle", [find_case(IDS[-1])]).results
+    assert result.status == "fail"
+    mismatch = result.mismatch
+    assert mismatch is not None
+    assert (mismatch.what, mismatch.index, mismatch.written) == ("cache", (0, 0, 1, 0), True)
+    assert {cell.fate for cell in mismatch.cells} == {"missing"}
+    assert {(cell.block, cell.offset) for cell in mismatch.cells} == {(0, 1), (6, 15)}
