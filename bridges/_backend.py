@@ -22,7 +22,7 @@ class Backend(Protocol):
     name: str
 
     def lower(
-        self, index_spec: IndexSpec, slots: torch.Tensor, cache: torch.Tensor
+        self, index_spec: IndexSpec, slots: torch.Tensor, cache: torch.Tensor, *, checked: bool
     ) -> tuple[str, Any]:
         """Prepare one step, for all layers and tensors, without a host sync.
 
@@ -31,6 +31,7 @@ class Backend(Protocol):
           slots: the same, lowered: int32 or int64[num_tokens], `PAD` where a token is not stored,
             no slot twice.
           cache: one of the caches of the step; others may differ in kv_heads, head_dim and dtype.
+          checked: whether the values of `index_spec` were checked too, and are valid.
 
         Returns:
           The name of the route taken, and whatever `store_` wants to find in `plan.lowered`.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 
 import numpy as np
 import torch
@@ -129,13 +130,14 @@ def _overlaps_itself(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
     """Whether two elements of a strided tensor share memory."""
     if 0 in shape:
         return False
-    axes = sorted((stride, size) for size, stride in zip(shape, strides, strict=True) if size > 1)
-    reach = 0
-    for stride, size in axes:
-        if stride <= reach:
-            break
-        reach += stride * (size - 1)
-    else:
+    axes = [(stride, size) for size, stride in zip(shape, strides, strict=True) if size > 1]
+    if math.prod(shape) > 1 + sum(stride * (size - 1) for stride, size in axes):
+        return True  # more elements than memory
+    # Each axis steps over all smaller ones. Not sorted, which torch.compile cannot trace.
+    if all(
+        stride > sum(s * (n - 1) for j, (s, n) in enumerate(axes) if j != i and s <= stride)
+        for i, (stride, _) in enumerate(axes)
+    ):
         return False
     # Interleaved axes may still miss each other, which only counting decides.
     offsets = functools.reduce(np.add.outer, [np.arange(size) * stride for stride, size in axes])

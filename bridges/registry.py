@@ -5,9 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
+import torch
+
 from ._backend import Backend, BackendUnsupported
 
 VARIABLE = "FUNCTIONAL_PAGED_BACKEND"
+
+
+def _ixformer() -> Backend:
+    from .ixformer import IxformerBackend
+
+    return IxformerBackend()
 
 
 def _torch() -> Backend:
@@ -16,9 +24,25 @@ def _torch() -> Backend:
     return TorchBackend()
 
 
+def _ixformer_model() -> Backend:
+    from .ixformer import IxformerBackend
+    from .ixformer_model import ModelFunctions
+
+    backend = IxformerBackend(ModelFunctions(), device_check=False)
+    backend.name = "ixformer-model"
+    return backend
+
+
 # Best first. A loader returns the backend or raises BackendUnsupported with the reason.
-_LOADERS: dict[str, Callable[[], Backend]] = {"torch": _torch}
+_LOADERS: dict[str, Callable[[], Backend]] = {
+    "ixformer": _ixformer,
+    "torch": _torch,
+    "ixformer-model": _ixformer_model,
+}
+# For tests: loads by name, and no call gets it otherwise.
+_NEVER_CHOSEN = {"ixformer-model"}
 _loaded: dict[str, Backend] = {}
+_reasons: dict[str, str] = {}
 
 
 def available_backends() -> dict[str, str | None]:
@@ -26,6 +50,7 @@ def available_backends() -> dict[str, str | None]:
 
     Returns:
       Every known name, best first, with the reason why it cannot load, or `None` if it can.
+      Each is tried once in a process.
 
     Example:
       >>> available_backends()["torch"] is None
@@ -42,35 +67,29 @@ def resolve(backend: str | Backend | None) -> Backend:
         return backend
     if backend not in _LOADERS:
         raise BackendUnsupported(f"backend {backend!r} does not exist; {_overview()}")
-    return _load(backend)
+    reason = _why_not(backend)
+    if reason is not None:
+        raise BackendUnsupported(
+            f"backend {backend!r} cannot load: {reason}; {_overview(but=backend)}"
+        )
+    return _loaded[backend]
 
 
 def _best() -> str:
     for name in _LOADERS:
-        if _why_not(name) is None:
+        if name not in _NEVER_CHOSEN and _why_not(name) is None:
             return name
     raise BackendUnsupported(f"no backend can load; {_overview()}")
 
 
-def _load(name: str) -> Backend:
-    if name not in _loaded:
+@torch.compiler.assume_constant_result  # torch.compile cannot trace what loads a library
+def _why_not(name: str) -> str | None:
+    if name not in _loaded and name not in _reasons:
         try:
             _loaded[name] = _LOADERS[name]()
         except BackendUnsupported as error:
-            raise BackendUnsupported(
-                f"backend {name!r} cannot load: {error}; {_overview(but=name)}"
-            ) from error
-    return _loaded[name]
-
-
-def _why_not(name: str) -> str | None:
-    if name in _loaded:
-        return None
-    try:
-        _loaded[name] = _LOADERS[name]()
-    except BackendUnsupported as error:
-        return str(error)
-    return None
+            _reasons[name] = str(error)
+    return _reasons.get(name)
 
 
 def _overview(but: str | None = None) -> str:

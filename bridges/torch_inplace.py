@@ -40,9 +40,10 @@ class TorchBackend:
     name = "torch"
 
     def lower(
-        self, index_spec: IndexSpec, slots: torch.Tensor, cache: torch.Tensor
+        self, index_spec: IndexSpec, slots: torch.Tensor, cache: torch.Tensor, *, checked: bool
     ) -> tuple[str, Writes | None]:
-        del index_spec
+        """Choose one write a token; see `Writes`."""
+        del index_spec, checked
         if slots.shape[0] == 0 or cache.shape[0] == 0:  # C18
             return "index_put", None
         stored = slots >= 0
@@ -53,6 +54,7 @@ class TorchBackend:
         return "index_put", Writes(rows, slots // block_size, slots % block_size, stored.any())
 
     def store_(self, cache: torch.Tensor, states: torch.Tensor, plan: StorePlan) -> None:
+        """Write the rows through the registered operator."""
         if plan.lowered is None:
             return
         if cache.dtype.itemsize not in _BITS:

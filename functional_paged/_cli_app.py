@@ -110,3 +110,19 @@ def small_scopes() -> None:
     for form, stacks in SCOPES.items():
         count = sum(exhaust(stack) for stack in stacks())
         print(f"{form}: {count:,} specs agree with the reference")
+
+
+@app.command()
+def probe(
+    json: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Also write the findings to this file."),
+    ] = None,
+) -> None:
+    """Find out what the installed ixformer really does, for a bug report to the vendor.
+
+    Exit status: 0 if a way to store one tensor is proven, 1 if none is, 2 without the library.
+    """
+    from ._cli_probe import probe_command
+
+    raise typer.Exit(probe_command(json))

@@ -1,6 +1,6 @@
 """The check that a backend does what `docs/spec.md` says, bit for bit."""
 
-from ._adapter import Adapter, BackendNotFound, find_adapter
+from ._adapter import Adapter, BackendNotFound, CaseUnsupported, find_adapter
 from ._case import Case
 from ._cases import all_cases
 from ._problem import Problem
@@ -13,6 +13,7 @@ __all__ = [
     "BackendNotFound",
     "BackendRun",
     "Case",
+    "CaseUnsupported",
     "Mismatch",
     "Problem",
     "Result",

@@ -37,6 +37,10 @@ class Adapter(Protocol):
         ...
 
 
+class CaseUnsupported(Exception):
+    """Raised by an adapter that finds only on trying that it cannot run a case; says why."""
+
+
 class BackendNotFound(LookupError):
     """A backend's adapter that does not exist or cannot load; the text says why."""
 
@@ -45,22 +49,28 @@ _SHIPPED = {
     "reference": "functional_paged.conformance.adapters.reference_loops:adapter",
     "jax": "functional_paged.conformance.adapters.jax_store:adapter",
     "jax-donated": "functional_paged.conformance.adapters.jax_store:donated",
-    "torch": "functional_paged.conformance.adapters.bridge:adapter",
+    "torch": "functional_paged.conformance.adapters.bridge:torch_backend",
+    "ixformer": "functional_paged.conformance.adapters.bridge:ixformer_backend",
+    "ixformer-model": "functional_paged.conformance.adapters.bridge:ixformer_model_backend",
+    "torch-index-put": "functional_paged.conformance.peers.torch_index_put:adapter",
+    "torch-index-copy": "functional_paged.conformance.peers.torch_index_copy:adapter",
+    "torch-paged-attention": "functional_paged.conformance.peers.torch_paged_attention:adapter",
+    "jax-at-set": "functional_paged.conformance.peers.jax_at_set:adapter",
+    "vllm-cpu": "functional_paged.conformance.peers.vllm_cpu:adapter",
 }
 DEFAULT_BACKENDS = ("reference", "jax", "torch")
 
 
 def info_of(adapter: Any) -> dict[str, str]:
     """The adapter's versions and device, if it tells them."""
-    return (
-        {key: str(value) for key, value in adapter.info().items()}
-        if hasattr(adapter, "info")
-        else {}
-    )
+    info = adapter.info() if hasattr(adapter, "info") else {}
+    return {key: str(value) for key, value in info.items()}
 
 
 def find_adapter(name: str) -> Any:
     """The adapter of a shipped backend, or the one at `package.module:attribute`.
+
+    The attribute may also be a class or a function that makes the adapter.
 
     Raises:
       BackendNotFound: no such name, module or attribute, or the module cannot be imported.
@@ -78,10 +88,10 @@ def find_adapter(name: str) -> Any:
         )
     try:
         found = getattr(importlib.import_module(module), attribute)
+        if (callable(found) and not hasattr(found, "store")) or isinstance(found, type):
+            found = found()
     except (ImportError, OSError, AttributeError) as error:
         raise BackendNotFound(f"backend {name!r} cannot load: {error}") from error
-    if isinstance(found, type):
-        found = found()
     for member in ("name", "unsupported", "store"):
         if not hasattr(found, member):
             raise BackendNotFound(f"the adapter {name!r} must have a member {member!r}")

@@ -118,7 +118,7 @@ def _strided_states(step: Step, layout: str) -> Problem:
     elif layout == "expanded_heads":
         # Like broadcast_to, but writable: torch knows no read-only memory.
         strides = (base.states.strides[0], 0, base.states.strides[2])
-        states = np.lib.stride_tricks.as_strided(base.states, base.states.shape, strides)
+        states = np.ndarray(base.states.shape, base.dtype, base.states, strides=strides)
     else:
         states = pattern_of((2 * num_tokens, kv_heads, head_dim), base.dtype)[::2]
     return Problem(MAIN_SHAPE, base.dtype, states, step.index_spec)

@@ -11,7 +11,7 @@ import numpy as np
 
 from functional_paged import IndexSpec, reference
 
-from ._adapter import Adapter
+from ._adapter import Adapter, CaseUnsupported
 from ._case import Case
 from ._problem import Problem
 from ._verdict import Mismatch, compare, judge_large, judge_store
@@ -54,6 +54,8 @@ def run_case(adapter: Adapter, case: Case) -> Result:
     spec_before, states_before = _bits_of(problem)
     try:
         wrong = _JUDGES[case.kind](adapter, case, problem)
+    except CaseUnsupported as error:
+        return Result(case, "unsupported", str(error))
     except Exception as error:  # whatever a backend raises is its result
         place = traceback.extract_tb(error.__traceback__)[-1]
         return Result(case, "fail", f"raised {error!r} ({place.name}, line {place.lineno})")
@@ -94,6 +96,8 @@ def _refused_by(store: Any, case: Case, problem: Problem) -> Mismatch | str | No
 def _raises_for(clause: str, call: Callable[[], object]) -> str | None:
     try:
         call()
+    except CaseUnsupported:
+        raise
     except Exception as error:  # must be for the clause
         named = getattr(error, "clause", None) or str(error).partition(":")[0]
         return None if named == clause else f"must raise for {clause}, raised {error!r}"

@@ -1,4 +1,4 @@
-"""A bridge backend as a backend of the check: in place, in the very memory of the case."""
+"""A bridge backend as a backend of the check: in place, in the memory of the case."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 import bridges
 from functional_paged import IndexSpec
 
+from .._adapter import CaseUnsupported
 from .._case import Case
 
 _TORCH_ONLY = {
@@ -19,13 +20,23 @@ _TORCH_ONLY = {
 
 
 class BridgeAdapter:
-    """`bridges.store_single_` on CPU tensors that share the memory of NumPy arrays."""
+    """`bridges.store_single_` by one backend.
 
-    def __init__(self, name: str):
+    On the CPU, tensors share the memory of the case's arrays. On a device they are copies, of the
+    guards around the cache too, and are copied back.
+    """
+
+    def __init__(self, name: str, device: str = "cpu"):
         self.name = name
+        self._device = torch.device(device)
+        reason = bridges.available_backends()[name]
+        if reason is not None:
+            raise ImportError(reason)
 
     def info(self) -> dict[str, str]:
-        return {"torch": torch.__version__, "device": "cpu"}
+        on_gpu = self._device.type == "cuda"
+        device = torch.cuda.get_device_name(self._device) if on_gpu else self._device.type
+        return {"torch": torch.__version__, "device": device}
 
     def unsupported(self, case: Case) -> str | None:
         if case.kind == "load":
@@ -35,37 +46,69 @@ class BridgeAdapter:
         return None
 
     def store(self, cache: np.ndarray, states: np.ndarray, index_spec: IndexSpec) -> np.ndarray:
-        self._store(_tensor(cache), _tensor(states), _spec(index_spec))
+        memory, tensor = self._there(cache)
+        self._store(tensor, self._there(states)[1], self._spec(index_spec))
+        if self._device.type != "cpu":
+            _tensor(_owner(cache)).copy_(memory)
         return cache
 
     def store_apart(self, cache: np.ndarray, states: np.ndarray, index_spec: IndexSpec) -> None:
-        self._store(_tensor(cache), _tensor(states).to("meta"), _spec(index_spec))
+        self._store(self._there(cache)[1], _tensor(states).to("meta"), self._spec(index_spec))
 
     def check(
         self, index_spec: IndexSpec, cache_shape: tuple[int, int, int, int], num_tokens: int
     ) -> None:
-        cache = torch.empty(cache_shape, dtype=torch.bfloat16)
-        bridges.plan(
-            _spec(index_spec), cache=cache, num_tokens=num_tokens, backend=self.name, check=True
-        )
+        cache = torch.empty(cache_shape, dtype=torch.bfloat16, device=self._device)
+        spec = self._spec(index_spec)
+        try:
+            bridges.plan(spec, cache=cache, num_tokens=num_tokens, backend=self.name, check=True)
+        except bridges.BackendUnsupported as error:
+            raise CaseUnsupported(str(error)) from error
 
     def _store(self, cache: torch.Tensor, states: torch.Tensor, index_spec: IndexSpec) -> None:
-        returned = bridges.store_single_(cache, states, index_spec, backend=self.name)
+        try:
+            returned = bridges.store_single_(cache, states, index_spec, backend=self.name)
+        except bridges.BackendUnsupported as error:
+            raise CaseUnsupported(str(error)) from error
         if returned is not cache:
             raise AssertionError("C17: store_single_ must return the cache it was given")
 
+    def _spec(self, index_spec: IndexSpec) -> IndexSpec:
+        arrays = {name: x for name, x in vars(index_spec).items() if x is not None}
+        return type(index_spec)(**{name: self._there(x)[1] for name, x in arrays.items()})
 
-def _spec(index_spec: IndexSpec) -> IndexSpec:
-    arrays = {k: torch.from_numpy(v) for k, v in vars(index_spec).items() if v is not None}
-    return type(index_spec)(**arrays)
+    def _there(self, array: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        """All memory that an array is a view of, on the device, and the view with its strides."""
+        owner = _owner(array)
+        memory = _tensor(owner).to(self._device)
+        strides = [stride // array.itemsize for stride in array.strides]
+        start = array.__array_interface__["data"][0] - owner.__array_interface__["data"][0]
+        return memory, memory.as_strided(array.shape, strides, start // array.itemsize)
+
+
+def _owner(array: np.ndarray) -> np.ndarray:
+    owner = array if array.base is None else array.base
+    return owner.view(array.dtype).reshape(-1)
 
 
 def _tensor(array: np.ndarray) -> torch.Tensor:
     """A tensor over the array's memory, with its strides."""
     dtype = _TORCH_ONLY.get(array.dtype)
-    bits = array.view(f"i{array.dtype.itemsize}") if dtype is not None else array
-    tensor = torch.from_numpy(bits)
-    return tensor if dtype is None else tensor.view(dtype)
+    if dtype is None:
+        return torch.from_numpy(array)
+    return torch.from_numpy(array.view(f"i{array.dtype.itemsize}")).view(dtype)
 
 
-adapter = BridgeAdapter("torch")
+def torch_backend() -> BridgeAdapter:
+    """The portable backend."""
+    return BridgeAdapter("torch")
+
+
+def ixformer_backend() -> BridgeAdapter:
+    """The vendor's kernels, on the vendor's device."""
+    return BridgeAdapter("ixformer", "cuda")
+
+
+def ixformer_model_backend() -> BridgeAdapter:
+    """The same backend around the software model of the kernels."""
+    return BridgeAdapter("ixformer-model")

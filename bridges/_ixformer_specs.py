@@ -1,0 +1,112 @@
+"""What trials store: the decode form that the safe route uses, and the edges of prefill."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from functional_paged import PAD, BlockTable
+
+from ._ixformer_trial import Trial
+
+
+def decode_rows(num_tokens: int, block_size: int) -> Trial:
+    """One token a row, scattered; every third is not stored, in the words of the safe route."""
+    num_blocks = num_tokens // block_size + 3
+    slots = np.random.default_rng(1).permutation((num_blocks - 1) * block_size)[:num_tokens]
+    slots[1::3] = PAD
+    stored = slots >= 0
+    return Trial(
+        BlockTable(
+            np.where(stored, slots // block_size, PAD).astype(np.int32)[:, None],
+            np.where(stored, slots % block_size, PAD).astype(np.int32),
+        ),
+        num_blocks,
+        num_tokens,
+    )
+
+
+def decode_hole(block_size: int) -> Trial:
+    """A decode row whose block is a hole while its context is not negative."""
+    table = np.array([[1, 3], [0, PAD], [2, 4]], np.int32)
+    contexts = np.array([0, block_size, 2 * block_size - 1], np.int32)
+    return Trial(BlockTable(table, contexts), 6, 3)
+
+
+def decode_negative(block_size: int) -> Trial:
+    """A padded decode row whose table is not all holes."""
+    table = np.array([[1, 3], [2, 0], [5, 4]], np.int32)
+    contexts = np.array([0, PAD, 2 * block_size - 1], np.int32)
+    return Trial(BlockTable(table, contexts), 7, 3)
+
+
+def _prefill(
+    block_size: int,
+    width: int = 6,
+    contexts: tuple[int, ...] | None = None,
+    lengths: tuple[int, ...] | None = None,
+    holes: tuple[tuple[int, int], ...] = (),
+    spare_states: int = 0,
+) -> Trial:
+    """Three rows: one over three blocks, one of a single token, one that starts later on."""
+    contexts = contexts or (block_size - 1, 0, 2 * block_size)
+    lengths = lengths or (block_size + 2, 1, 3)
+    table = np.random.default_rng(2).permutation(3 * width).reshape(3, width).astype(np.int32)
+    for hole in holes:
+        table[hole] = PAD
+    cu_q_lens = np.cumsum((0, *lengths), dtype=np.int32)
+    spec = BlockTable(table, np.array(contexts, np.int32), cu_q_lens)
+    return Trial(spec, 3 * width + 1, int(cu_q_lens[-1]) + spare_states)
+
+
+PREFILL: dict[str, Callable[[int], Trial]] = {
+    "prefill": _prefill,
+    "prefill, hole in the table": lambda s: _prefill(s, holes=((0, 1), (2, 2))),
+    "prefill, row past the table": lambda s: _prefill(s, width=2),
+    "prefill, negative context": lambda s: _prefill(s, contexts=(s - 1, PAD, 2 * s)),
+    "prefill, row of no tokens": lambda s: _prefill(s, lengths=(s + 2, 0, 3)),
+    "prefill, more states than tokens": lambda s: _prefill(s, spare_states=5),
+}
+"""Each edge of prefill that a valid spec can have, by the name of the capability, by block size."""
+
+
+def prefill_of_size(
+    num_tokens: int, batch: int, width: int, block_size: int, spread: bool
+) -> Trial:
+    """All edges at once, at the size of what is to be stored.
+
+    With `spread`, every row may have tokens; without, one row has them all.
+    Entries that no token reaches hold the last block, as the stale ids of an engine would.
+    """
+    rng = np.random.default_rng(3)
+    named = max(num_tokens - 3, 1)
+    lengths = np.zeros(batch, np.int64)
+    if spread:
+        lengths += np.bincount(rng.integers(0, batch, named), minlength=batch)
+    else:
+        lengths[batch // 2] = named
+    contexts = rng.integers(0, width * block_size + 1, batch)
+    contexts[rng.random(batch) < 0.2] = PAD
+    contexts[batch // 2] = rng.integers(0, block_size)
+    first = np.maximum(contexts, 0) // block_size
+    last = np.maximum(contexts + lengths - 1, 0) // block_size
+    columns = np.arange(width)
+    reached = (columns >= first[:, None]) & (columns <= last[:, None])
+    reached &= (lengths > 0)[:, None] & (contexts >= 0)[:, None]
+    num_blocks = int(np.count_nonzero(reached)) + 1
+    table = np.full((batch, width), num_blocks - 1, np.int32)
+    table[reached] = rng.permutation(num_blocks - 1)
+    table[reached & (rng.random((batch, width)) < 0.1)] = PAD
+    cu_q_lens = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    return Trial(BlockTable(table, contexts.astype(np.int32), cu_q_lens), num_blocks, num_tokens)
+
+
+def prefill_trials(block_size: int, num_tokens: int, batch: int, width: int) -> dict[str, Trial]:
+    """All that the native route has to get right at a size, by name."""
+    trials = {name: edge(block_size) for name, edge in PREFILL.items()}
+    for spread in (False, True):
+        trials[f"prefill of this size, {spread = }"] = prefill_of_size(
+            num_tokens, batch, width, block_size, spread
+        )
+    return trials

@@ -1,0 +1,175 @@
+"""A trial: one store into memory full of canaries, compared bit for bit with the reference."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from functional_paged import BlockTable, reference
+
+from ._ixformer_call import Store
+from ._ixformer_canvas import ALIGNMENT, BITS, Canvas, reach
+
+MAX_TRIAL_ELEMENTS = 2**28
+
+
+class Kind(NamedTuple):
+    """What two calls have in common when a trial of one proves the other.
+
+    Attributes:
+      dtype: of cache and states.
+      kv_heads: heads of both.
+      block_size: positions in a block.
+      head_dim: elements of a head's row.
+      cache_strides: in elements; `None` if contiguous.
+      states_strides: in elements; `None` if contiguous.
+      cache_shift: bytes that the cache's address is past a multiple of `ALIGNMENT`.
+      states_shift: the same for the states.
+    """
+
+    dtype: torch.dtype
+    kv_heads: int
+    block_size: int
+    head_dim: int
+    cache_strides: tuple[int, ...] | None = None
+    states_strides: tuple[int, ...] | None = None
+    cache_shift: int = 0
+    states_shift: int = 0
+
+    def __str__(self) -> str:
+        text = (
+            f"{self.dtype} rows of kv_heads = {self.kv_heads}, head_dim = {self.head_dim} "
+            f"in blocks of block_size = {self.block_size}"
+        )
+        if self.cache_strides is not None:
+            text += f", cache strides {self.cache_strides}"
+        if self.cache_shift:
+            text += f", cache {self.cache_shift} bytes past a multiple of {ALIGNMENT}"
+        return text
+
+
+class Trial(NamedTuple):
+    """What to store in a trial.
+
+    Attributes:
+      spec: of NumPy arrays. The last block of the cache must be one that it names nowhere:
+        what follows its table in memory names that block.
+      num_blocks: of the cache.
+      num_tokens: rows of states.
+      index_dtype: of the index arrays that the kernel gets.
+    """
+
+    spec: BlockTable
+    num_blocks: int
+    num_tokens: int
+    index_dtype: type[np.integer] = np.int32
+
+
+def difference(store: Store, kind: Kind, trial: Trial, device: torch.device) -> str | None:
+    """Run a trial.
+
+    Every tensor that the kernel gets lies inside a larger one, so that a block of -1, a context of
+    -1, a read past a row or past the states stays inside memory that belongs to the trial.
+
+    Returns:
+      `None` if every bit is as the reference has it, inside the cache and around it; else what
+      was found.
+    """
+    obstacle = _obstacle(kind, trial.num_blocks)
+    if obstacle is not None:
+        return f"not tried: {obstacle}"
+    cache, states = canvases(kind, trial, device)
+    try:
+        store(states.tensor, cache.tensor, *index_arrays(trial, device))
+        written = cache.memory.cpu().numpy()
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # whatever a kernel does is a finding
+        return f"{type(error).__name__}: {' '.join(str(error).split())}"
+    return _describe(written != expected(cache, states, trial), cache)
+
+
+def canvases(kind: Kind, trial: Trial, device: torch.device) -> tuple[Canvas, Canvas]:
+    """A cache and states to try."""
+    head = (kind.kv_heads, kind.block_size, kind.head_dim)
+    block, row = math.prod(head), kind.kv_heads * kind.head_dim
+    cache = Canvas(
+        (trial.num_blocks, *head),
+        kind.cache_strides,
+        kind.cache_shift,
+        (kind.cache_strides or (block,))[0] + block + ALIGNMENT,
+        kind.dtype,
+        device,
+    )
+    states = Canvas(
+        (trial.num_tokens, kind.kv_heads, kind.head_dim),
+        kind.states_strides,
+        kind.states_shift,
+        16 * row + ALIGNMENT,
+        kind.dtype,
+        device,
+    )
+    return cache, states
+
+
+def index_arrays(
+    trial: Trial, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
+    """Block table, cu_q_lens and contexts, each inside a longer memory of harmless values."""
+    spec, dtype = trial.spec, trial.index_dtype
+    cu_q_lens = spec.cu_q_lens
+    return (
+        _inside(spec.block_table, trial.num_blocks - 1, dtype, device),
+        None if cu_q_lens is None else _inside(cu_q_lens, cu_q_lens[-1], dtype, device),
+        _inside(spec.context_kv_lens, 0, dtype, device),
+    )
+
+
+def expected(cache: Canvas, states: Canvas, trial: Trial) -> np.ndarray:
+    """The memory of the cache after the store, as the reference has it."""
+    memory = cache.host.copy()
+    here = cache.view_of(memory)
+    here[...] = reference.store_single(here.copy(), states.view_of(states.host), trial.spec)
+    return memory
+
+
+def _obstacle(kind: Kind, num_blocks: int) -> str | None:
+    item = kind.dtype.itemsize
+    if item not in BITS:
+        return f"elements of {item} bytes"
+    if kind.cache_shift % item or kind.states_shift % item:
+        return "an address that is no multiple of the element size"
+    head = (kind.kv_heads, kind.block_size, kind.head_dim)
+    step = math.prod(head)
+    if kind.cache_strides is not None:
+        step, *inner = kind.cache_strides
+        # The margins are whole blocks, so blocks must lie one after the other.
+        if reach(head, inner) > step:
+            return "blocks that do not lie one after the other leave no room to see a wrong write"
+    states = max(kind.states_strides or (0,)) * 2**14
+    if max(step * (num_blocks + 4), states) > MAX_TRIAL_ELEMENTS:
+        return f"it would take more than {MAX_TRIAL_ELEMENTS} elements"
+    return None
+
+
+def _inside(
+    array: np.ndarray, around: int, dtype: type[np.integer], device: torch.device
+) -> torch.Tensor:
+    margin = array.shape[-1] + 16
+    memory = np.full(array.size + 2 * margin, around, dtype)
+    memory[margin : margin + array.size] = array.ravel()
+    return torch.from_numpy(memory).to(device)[margin : margin + array.size].view(array.shape)
+
+
+def _describe(wrong: np.ndarray, cache: Canvas) -> str | None:
+    count = int(np.count_nonzero(wrong))
+    if not count:
+        return None
+    inside = np.argwhere(cache.view_of(wrong))
+    text = f"{count} elements differ from the reference, {count - len(inside)} outside the cache"
+    if len(inside):
+        text += f"; the first at [block, head, offset, dim] = {inside[0].tolist()}"
+    return text

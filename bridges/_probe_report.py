@@ -1,0 +1,82 @@
+"""What a probe found of one library on one device: a frozen report, and its JSON."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+
+PROVEN = "proven"
+DISPROVEN = "disproven"
+NOT_TRIED = "not tried"
+
+
+@dataclass(frozen=True)
+class Capability:
+    """One thing that a library may or may not do.
+
+    Attributes:
+      name: what it is.
+      status: "proven", "disproven" or "not tried".
+      evidence: what was seen, or why nothing was tried.
+    """
+
+    name: str
+    status: str
+    evidence: str
+
+
+@dataclass(frozen=True)
+class ProbeReport:
+    """All findings of a probe. They hold for the library, device and driver named here only.
+
+    Attributes:
+      wheel: package and version of the library.
+      device: name of the device.
+      driver: version of its driver.
+      capabilities: the findings, in the order of the trials.
+
+    Example:
+      >>> found = Capability("store_mode", "disproven", "TypeError: no such argument")
+      >>> report = ProbeReport("ixformer 0.7.0", "Iluvatar BI-V150", "4.5.0", (found,))
+      >>> ProbeReport.from_json(report.to_json()) == report
+      True
+    """
+
+    wheel: str
+    device: str
+    driver: str
+    capabilities: tuple[Capability, ...]
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """What the findings hold for: wheel, device, driver."""
+        return self.wheel, self.device, self.driver
+
+    def __getitem__(self, name: str) -> Capability:
+        """The finding of that name; `KeyError` if there is none."""
+        for capability in self.capabilities:
+            if capability.name == name:
+                return capability
+        raise KeyError(name)
+
+    def proves(self, name: str) -> bool:
+        """Whether the capability of that name is proven."""
+        return self[name].status == PROVEN
+
+    def to_json(self) -> str:
+        """The report as JSON text."""
+        return json.dumps(asdict(self), indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> ProbeReport:
+        """Read what `to_json` wrote.
+
+        Raises:
+          ValueError: the text is no report.
+        """
+        try:
+            fields = json.loads(text)
+            found = tuple(Capability(**item) for item in fields.pop("capabilities"))
+            return cls(**fields, capabilities=found)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"text must be the JSON of a probe report, got {error}") from error

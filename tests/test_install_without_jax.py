@@ -1,0 +1,64 @@
+"""Where JAX is not installed, as on a serving machine: bridge, probe and drop-in work."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.test_imports import loaded_by, run, without
+
+NO_JAX = without("jax", "jaxlib", "jaxtyping", "beartype", "ml_dtypes")
+
+BRIDGE = """
+import torch, bridges
+from bridges.ixformer import IxformerBackend
+from bridges.ixformer_model import ModelFunctions
+from functional_paged import BlockTable, SlotMapping
+backend = IxformerBackend(ModelFunctions(), device_check=False)
+cache = torch.zeros(4, 1, 2, 3)
+table = torch.tensor([[3, 1]], dtype=torch.int32)
+spec = BlockTable(table, torch.tensor([1]).int(), torch.tensor([0, 2]).int())
+step = bridges.plan(spec, cache=cache, num_tokens=2, backend=backend, check=True)
+assert step.route == "native"
+bridges.store_single_(cache, torch.ones(2, 1, 3), step)
+slots = SlotMapping(torch.tensor([0, -1]))
+bridges.store_single_(cache, torch.ones(2, 1, 3), slots, backend="ixformer-model")
+assert cache.sum() == 9
+assert "ixformer" in bridges.available_backends()["ixformer"]
+"""
+
+PROBE = """
+from bridges.ixformer import ProbeReport, probe
+from bridges.ixformer_model import ModelFunctions
+report = probe(ModelFunctions(), "cpu")
+assert report.proves("prefill")
+assert ProbeReport.from_json(report.to_json()) == report
+from functional_paged._cli_probe import probe_command
+assert probe_command(None) == 2
+"""
+
+MOJO = """
+import torch
+from bridges.mojo import MojoStorePagedSingleCache, build_paged_kv_chunk_metadata
+table, contexts = torch.tensor([[3, 1]]).int(), torch.tensor([1]).int()
+chunks = build_paged_kv_chunk_metadata(table, torch.tensor([0, 2]).int(), contexts, 2)
+cache = torch.zeros(4, 1, 2, 3)
+MojoStorePagedSingleCache()(torch.ones(2, 1, 3), cache, chunk_metadata=chunks)
+assert cache.sum() == 6
+"""
+
+
+@pytest.mark.parametrize("code", [BRIDGE, PROBE, MOJO], ids=["bridge", "probe", "mojo"])
+def test_without_jax(code):
+    loaded = loaded_by(NO_JAX + code)
+    assert "torch" in loaded
+    assert loaded.isdisjoint({"jax", "jaxlib", "ml_dtypes"})
+
+
+def test_with_jax_at_hand_none_of_it_is_loaded():
+    assert loaded_by(BRIDGE + PROBE + MOJO).isdisjoint({"jax", "jaxlib"})
+
+
+def test_a_use_of_jax_would_be_caught():
+    done = run(f"{NO_JAX}{BRIDGE}\nfrom functional_paged import store_single")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == "ModuleNotFoundError: No module named 'jax'"

@@ -1,0 +1,105 @@
+"""torch.compile keeps the write, whatever the route, and knows that the cache is what changes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import bridges
+from bridges import _ixformer_op as op
+from bridges import _plan
+from bridges.ixformer import NATIVE, IxformerBackend
+from bridges.ixformer_model import KernelSemantics, ModelFunctions
+from functional_paged import BlockTable, ChunkPlan, SlotMapping, _slots
+from tests.guarded import PLAIN, Guarded, a_states, i32, to_torch
+from tests.test_torch_compile import BACKENDS, as_users_import_it
+
+SHAPE, DTYPE = PLAIN
+SPECS = {
+    "decode": BlockTable(i32([3, 1], [2, 0]), i32(17, -1)),
+    "prefill": BlockTable(i32([3, -1, 1], [2, 0, 5]), i32(15, 30), i32(0, 20, 24)),
+    "chunks": ChunkPlan(i32([0, 4, 15, 1], [1, 2, 0, 2])),
+    "slots": SlotMapping(i32(5, -1, 100)),
+}
+
+
+@pytest.fixture(autouse=True)
+def traceable(monkeypatch):
+    torch.compiler.reset()
+    monkeypatch.setattr(_plan, "slots_in", as_users_import_it(_slots).slots_in)
+
+
+def a_backend(**semantics):
+    return IxformerBackend(ModelFunctions(KernelSemantics(**semantics)), device_check=False)
+
+
+@pytest.mark.parametrize("compiler", BACKENDS)
+@pytest.mark.parametrize("name", SPECS)
+def test_c17_a_compiled_store_writes_the_cache(name, compiler):
+    backend, spec = a_backend(store_mode="missing", hole="stop"), SPECS[name]
+    given = to_torch(spec)
+
+    @torch.compile(fullgraph=True, backend=compiler)
+    def step(cache, states):
+        return bridges.store_single_(cache, states, given, backend=backend)
+
+    cache, states = Guarded(SHAPE, DTYPE), a_states(24, SHAPE, DTYPE)
+    assert step(cache.tensor, states) is cache.tensor
+    cache.check(states, spec)
+
+
+@pytest.mark.parametrize("compiler", BACKENDS)
+def test_c17_a_write_between_reads_is_neither_lost_nor_moved(compiler):
+    backend = a_backend()
+
+    @torch.compile(fullgraph=True, backend=compiler)
+    def step(cache, states, slots):
+        before = cache.sum()
+        bridges.store_single_(cache, states * 2, SlotMapping(slots), backend=backend)
+        return before, cache.sum()
+
+    cache, states = torch.zeros(4, 2, 16, 8), torch.ones(1, 2, 8)
+    before, after = step(cache, states, torch.tensor([7]))
+    assert (before.item(), after.item(), cache.sum().item()) == (0, 32, 32)
+
+
+@pytest.mark.parametrize("check", [False, True])
+def test_a_compiled_store_with_a_plan(check):
+    backend, spec = a_backend(), SPECS["prefill"]
+    cache, states = Guarded(SHAPE, DTYPE), a_states(24, SHAPE, DTYPE)
+    plan = bridges.plan(
+        to_torch(spec), cache=cache.tensor, num_tokens=24, backend=backend, check=check
+    )
+    assert (plan.route == NATIVE) == check
+
+    @torch.compile(fullgraph=True, backend="aot_eager")
+    def step(cache, states):
+        bridges.store_single_(cache, states, plan)
+
+    step(cache.tensor, states)
+    cache.check(states, spec)
+
+
+@pytest.mark.parametrize("name", ["ixformer-model", None])
+def test_a_compiled_store_by_name(name):
+    @torch.compile(fullgraph=True, backend="aot_eager")
+    def step(cache, states, slots):
+        bridges.store_single_(cache, states, SlotMapping(slots), backend=name)
+
+    cache, states = Guarded(SHAPE, DTYPE), a_states(3, SHAPE, DTYPE)
+    step(cache.tensor, states, torch.from_numpy(SPECS["slots"].slots))
+    cache.check(states, SPECS["slots"])
+
+
+@pytest.mark.parametrize("native", [False, True])
+def test_opcheck(native):
+    backend = a_backend()
+    spec = to_torch(SPECS["prefill"])
+    cache = torch.zeros(6, 2, 16, 8)
+    plan = bridges.plan(spec, cache=cache, num_tokens=24, backend=backend, check=True)
+    table, contexts, native_tables = plan.lowered
+    arguments = (cache, torch.ones(24, 2, 8), table, contexts)
+    if native:
+        torch.library.opcheck(op.store_prefill, (*arguments, *native_tables, backend._number))
+    else:
+        torch.library.opcheck(op.store_rows, (*arguments, backend._number))

@@ -1,0 +1,170 @@
+"""The probe tells what a library does, and harms nothing while it finds out."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import FrozenInstanceError
+
+import pytest
+import torch
+
+from bridges import _ixformer_probe
+from bridges.ixformer import Capability, ProbeReport, probe
+from bridges.ixformer_model import KernelSemantics, ModelFunctions
+from functional_paged._cli_probe import probe_command
+
+pytestmark = pytest.mark.usefixtures("fewer_sizes")
+
+ONE_TENSOR = "store_mode=1, key and value one tensor"
+PAIR = "7 arguments, key and value one tensor"
+SIDES = "store_mode=1: the sides that it writes"
+
+
+@pytest.fixture
+def fewer_sizes(monkeypatch):
+    monkeypatch.setattr(_ixformer_probe, "_ROWS", (7, 63))
+    monkeypatch.setattr(_ixformer_probe, "_BLOCK_SIZES", (7, 16))
+
+
+def findings(**semantics):
+    report = probe(ModelFunctions(KernelSemantics(**semantics)), "cpu")
+    return {c.name: (c.status, c.evidence) for c in report.capabilities}
+
+
+def test_the_default_wheel_does_everything_but_int64(monkeypatch):
+    monkeypatch.undo()  # all sizes
+    found = findings()
+    assert "8191 tokens of one row in prefill" in found
+    assert [name for name, (status, _) in found.items() if status != "proven"] == ["int64 indices"]
+
+
+@pytest.mark.parametrize(
+    ("deviation", "disproven"),
+    [
+        ({"store_mode": "missing"}, {SIDES, ONE_TENSOR}),
+        ({"store_mode": "neither"}, {SIDES, ONE_TENSOR}),
+        ({"store_mode": "key", "aliased": "raises"}, {PAIR}),
+        ({"store_mode": "value", "aliased": "stale"}, {PAIR}),
+        ({"hole": "stop"}, {"prefill, hole in the table"}),
+        ({"hole": "before"}, {"prefill, hole in the table", "decode, hole in the table"}),
+        ({"hole": "last"}, {"prefill, hole in the table", "decode, hole in the table"}),
+        ({"short_table": "next"}, {"prefill, row past the table"}),
+        ({"negative_decode": "zero"}, {"decode, negative context"}),
+        ({"negative_decode": "before"}, {"decode, negative context"}),
+        ({"negative_prefill": "zero"}, {"prefill, negative context"}),
+        ({"negative_prefill": "before"}, {"prefill, negative context"}),
+        ({"empty_row": "one"}, {"prefill, row of no tokens"}),
+        ({"spare_states": "append"}, {"prefill, more states than tokens"}),
+        ({"spare_states": "raises"}, {"prefill, more states than tokens"}),
+        (
+            {"strided_states": "ignored"},
+            {
+                "strided states: a slice of fused q, k and v",
+                "strided states: heads before tokens",
+            },
+        ),
+        (
+            {"strided_cache": "raises"},
+            {"strided cache: key and value packed", "strided cache: positions before heads"},
+        ),
+        ({"unaligned": "rounded"}, {"unaligned states", "unaligned cache"}),
+        ({"dtypes": frozenset({torch.bfloat16})}, {"dtype float32", "dtype int8"}),
+        ({"head_dims": frozenset({128, 64})}, {"head_dim 1", "head_dim 576"}),
+        ({"block_sizes": frozenset({16})}, {"block_size 7"}),
+        ({"max_rows": 32}, {"63 rows in decode", "63 tokens of one row in prefill"}),
+        ({"int64_indices": "misread"}, {"int64 indices"}),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_what_a_wheel_lacks_is_disproven_by_name(deviation, disproven):
+    found = findings(**deviation)
+    lacking = {name for name, (status, _) in found.items() if status == "disproven"}
+    assert disproven <= lacking
+    swept = ("dtype", "head_dim", "block_size", "7 tokens", "63 tokens")
+    others = {name for name in lacking - disproven if not name.startswith(swept)}
+    assert others <= {"int64 indices", "chunk metadata, key and value one tensor"}
+
+
+@pytest.mark.parametrize(
+    ("side", "evidence"),
+    [
+        ("key", "the key side is written, the value side is untouched"),
+        ("value", "the key side is untouched, the value side is written"),
+        ("both", "the key side is written, the value side is written"),
+    ],
+)
+def test_the_sides_that_store_mode_writes_are_told_apart(side, evidence):
+    assert findings(store_mode=side)[SIDES] == ("proven", evidence)
+
+
+def test_an_exception_is_kept_as_evidence():
+    status, evidence = findings(dtypes=frozenset({torch.bfloat16}))["dtype float32"]
+    assert (status, evidence) == ("disproven", "RuntimeError: torch.float32 is not supported")
+
+
+def test_a_write_outside_the_cache_is_seen_there():
+    _, evidence = findings(hole="before")["decode, hole in the table"]
+    assert evidence == "256 elements differ from the reference, 256 outside the cache"
+
+
+def test_nothing_is_tried_through_a_call_that_is_not_proven():
+    found = findings(store_mode="missing", aliased="stale")
+    assert found["prefill"] == ("not tried", "no kernel or no call form for it")
+    assert found["return value"][0] == "not tried"
+
+
+def test_a_missing_kernel_is_a_finding():
+    found = findings(chunk_kernel=False)
+    assert found["paged_store_kv_cache_with_chunk_metadata"] == ("disproven", "missing")
+    assert found["chunk metadata, key and value one tensor"][0] == "not tried"
+    assert list(findings(block_table_kernel=False)) == [
+        "paged_store_kv_cache_with_block_table",
+        "paged_store_kv_cache_with_chunk_metadata",
+    ]
+
+
+def test_the_returned_value_is_told():
+    assert findings(returns="caches")["return value"] == ("proven", "a tuple, not used")
+    assert findings()["return value"] == ("proven", "nothing")
+
+
+def test_a_report_is_frozen_keyed_and_survives_json():
+    report = probe(ModelFunctions(), "cpu")
+    assert ProbeReport.from_json(report.to_json()) == report
+    assert report.key == (report.wheel, "cpu", "none")
+    assert report.proves("prefill")
+    with pytest.raises(KeyError):
+        report["no such thing"]
+    with pytest.raises(FrozenInstanceError):
+        report.wheel = "other"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"capabilities": [{"name": "x"}]}'])
+def test_other_json_is_no_report(text):
+    with pytest.raises(ValueError, match="text must be the JSON of a probe report"):
+        ProbeReport.from_json(text)
+
+
+def test_the_command_without_the_library_says_so_and_exits_2(tmp_path, capsys):
+    file = tmp_path / "report.json"
+    assert probe_command(file) == 2
+    assert "ixformer" in capsys.readouterr().err
+    assert not file.exists()
+
+
+@pytest.mark.parametrize(("aliased", "status"), [("safe", 0), ("torn", 1)])
+def test_the_command_prints_the_report(aliased, status, tmp_path, capsys, monkeypatch):
+    from functional_paged import _cli_probe
+
+    wheel = KernelSemantics(store_mode="missing", aliased=aliased)
+    monkeypatch.setattr(
+        _cli_probe, "_library_and_device", lambda: (ModelFunctions(wheel), torch.device("cpu"))
+    )
+    file = tmp_path / "report.json"
+    assert probe_command(file) == status
+    printed = capsys.readouterr().out
+    assert "7 arguments" in printed
+    assert "TypeError" in printed
+    written = json.loads(file.read_text())
+    assert written["capabilities"][0]["status"] == "proven"
+    assert isinstance(ProbeReport.from_json(file.read_text())[PAIR], Capability)

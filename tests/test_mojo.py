@@ -1,0 +1,244 @@
+"""The drop-in for mojo_opset: its call, its planner, its place in the registry."""
+
+from __future__ import annotations
+
+import sys
+import types
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bridges import BackendUnsupported, mojo
+from bridges.ixformer_model import ModelFunctions
+from bridges.mojo import MojoStorePagedSingleCache, build_paged_kv_chunk_metadata
+from functional_paged import BlockTable, ChunkPlan, SpecError, reference
+from tests.guarded import PLAIN, Guarded, a_states, i32, to_torch, valid_specs
+
+SHAPE, DTYPE = PLAIN
+TABLE = torch.tensor([[3, 1]], dtype=torch.int32)
+CU = torch.tensor([0, 2], dtype=torch.int32)
+CONTEXTS = torch.tensor([15], dtype=torch.int32)
+
+
+@pytest.mark.parametrize("backend", ["torch", "ixformer-model"])
+@pytest.mark.parametrize("name", ["c5_decode", "c5_prefill", "c8_prefill", "c9_prefill"])
+def test_it_agrees_with_the_key_side_of_a_whole_store(name, backend):
+    spec, num_tokens = valid_specs(SHAPE[2], SHAPE[0])[name]
+    given_spec = to_torch(spec)
+    arrays = (given_spec.block_table, given_spec.cu_q_lens, given_spec.context_kv_lens)
+    states = a_states(num_tokens, SHAPE, DTYPE)
+    whole, single, by_chunks = (Guarded(SHAPE, DTYPE) for _ in range(3))
+    value = torch.zeros_like(whole.tensor)
+    ModelFunctions().paged_store_kv_cache_with_block_table(
+        states, states * 2, whole.tensor, value, *arrays
+    )
+    store = MojoStorePagedSingleCache(backend=backend)
+    assert store(states, single.tensor, *arrays) is single.tensor  # C17
+    chunks = build_paged_kv_chunk_metadata(*arrays, SHAPE[2])
+    store(states, by_chunks.tensor, chunk_metadata=chunks)
+    for cache in (single, by_chunks):
+        assert torch.equal(cache.tensor.view(torch.int16), whole.tensor.view(torch.int16))
+        cache.check(states, spec)
+
+
+NOT_WHOLE = "C1: either chunk_metadata or both block_table and context_kv_lens must be given, got "
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ({}, f"{NOT_WHOLE}none of them"),
+        ({"block_table": TABLE}, f"{NOT_WHOLE}block_table"),
+        (
+            {"context_kv_lens": CONTEXTS, "cu_q_lens": CU},
+            f"{NOT_WHOLE}cu_q_lens and context_kv_lens",
+        ),
+        (
+            {"chunk_metadata": TABLE, "cu_q_lens": CU},
+            "C1: chunk_metadata must come without cu_q_lens, got both",
+        ),
+        (
+            {"chunk_metadata": TABLE, "block_table": TABLE, "context_kv_lens": CONTEXTS},
+            "C1: chunk_metadata must come without block_table and context_kv_lens, got both",
+        ),
+        ({"chunk_metadata": TABLE}, "C1: chunks must have 4 columns"),
+        (
+            {"block_table": TABLE.long(), "context_kv_lens": CONTEXTS},
+            "C4: block_table must be int32, got int64",
+        ),
+    ],
+)
+def test_c1_mixed_or_missing_arguments_are_an_error(arguments, text):
+    cache, states = torch.zeros(4, 1, 16, 1), torch.zeros(2, 1, 1)
+    with pytest.raises(SpecError) as error:
+        MojoStorePagedSingleCache("torch")(states, cache, **arguments)
+    assert text in str(error.value)
+    # The valid twin, one change away.
+    MojoStorePagedSingleCache("torch")(states, cache, TABLE, CU, CONTEXTS)
+
+
+def chunks_by_loops(table, cu, contexts, block_size):
+    """One chunk a row and block, in the order in which upstream's planner has them."""
+    chunks = []
+    for row, context in enumerate(contexts.tolist()):
+        first, end = (row, row + 1) if cu is None else cu[row : row + 2].tolist()
+        for column, block in enumerate(table[row].tolist()):
+            low = max(context, column * block_size)
+            high = min(context + end - first, (column + 1) * block_size)
+            if context >= 0 and block >= 0 and low < high:
+                chunks.append([first + low - context, block, low % block_size, high - low])
+    return np.array(chunks, np.int32).reshape(-1, 4)
+
+
+@st.composite
+def tables(draw):
+    batch, width, size = draw(st.integers(0, 4)), draw(st.integers(0, 4)), draw(st.integers(1, 5))
+    blocks = st.lists(st.integers(-1, 3), min_size=width, max_size=width)
+    table = draw(st.lists(blocks, min_size=batch, max_size=batch))
+    contexts = draw(st.lists(st.integers(-2, 22), min_size=batch, max_size=batch))
+    lengths = draw(st.lists(st.integers(0, 9), min_size=batch, max_size=batch))
+    cu = np.cumsum([0, *lengths]).astype(np.int32) if draw(st.booleans()) else None
+    return np.array(table, np.int32).reshape(batch, width), cu, np.array(contexts, np.int32), size
+
+
+@settings(max_examples=200, deadline=None)
+@given(tables())
+def test_chunks_come_in_upstreams_order(case):
+    table, cu, contexts, size = case
+    arrays = [None if x is None else torch.from_numpy(x) for x in (table, cu, contexts)]
+    chunks = build_paged_kv_chunk_metadata(*arrays, size)
+    assert chunks.dtype == torch.int32
+    np.testing.assert_array_equal(chunks.numpy(), chunks_by_loops(*case))
+
+
+def test_c6_a_padded_row_may_name_any_tokens():
+    arrays = torch.tensor([[0], [1]]).int(), torch.tensor([0, 1, 2**31 - 1]).int()
+    chunks = build_paged_kv_chunk_metadata(*arrays, torch.tensor([3, -1]).int(), 4)
+    assert chunks.tolist() == [[0, 0, 3, 1]]
+
+
+def test_c21_an_invalid_cu_q_lens_gives_no_chunks():
+    cu_q_lens = torch.tensor([0, 2, 1]).int()
+    table, contexts = torch.tensor([[0], [1]]).int(), torch.tensor([0, 0]).int()
+    assert build_paged_kv_chunk_metadata(table, cu_q_lens, contexts, 4).shape == (0, 4)
+
+
+@pytest.mark.parametrize("block_size", [0, -1])
+def test_c1_the_planner_checks_its_arguments(block_size):
+    with pytest.raises(SpecError, match="C1: block_size"):
+        build_paged_kv_chunk_metadata(TABLE, CU, CONTEXTS, block_size)
+    with pytest.raises(SpecError, match="C4: block_table must be int32"):
+        build_paged_kv_chunk_metadata(TABLE.long(), CU, CONTEXTS, 16)
+
+
+class Registry:
+    """As mojo_opset's registry: the backend is what a class is called before the operator."""
+
+    def __init__(self, core, priorities, platform):
+        self.operator, self.known = core.__name__.removeprefix("Mojo"), {}
+        self.priorities, self.platform = priorities, platform
+
+    def register(self, cls):
+        backend = cls.__name__[: cls.__name__.index(self.operator)].lower()
+        if backend not in self.priorities:
+            raise AssertionError(backend)
+        if self.platform in cls.supported_platforms_list:
+            self.known[backend] = cls
+
+    def get(self):
+        return self.known[min(self.known, key=self.priorities.index)]
+
+
+@pytest.fixture
+def install_mojo(monkeypatch):
+    """A stand-in for the parts of mojo_opset that registering touches."""
+
+    def install(priorities=("ttx", "ixformer", "torch"), platform="ilu"):
+        class MojoOperator(torch.nn.Module):
+            supported_platforms_list = ("npu", "mlu", "meta_device", "ilu")
+
+            def __init_subclass__(cls, **kwargs):
+                super().__init_subclass__(**kwargs)
+                if MojoOperator in cls.__bases__:
+                    cls._registry = Registry(cls, priorities, platform)
+                    type("Torch" + cls._registry.operator, (cls,), {"__module__": cls.__module__})
+                else:
+                    cls._registry.register(cls)
+
+            def __new__(cls):
+                if MojoOperator in cls.__bases__:
+                    chosen = cls._registry.get()
+                    return chosen.__new__(chosen)
+                return super().__new__(cls)
+
+        for name in ("mojo_opset", "mojo_opset.core"):
+            monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+        for name, member in {
+            "operator": ("MojoOperator", MojoOperator),
+            "backend_registry": ("BACKEND_PRIORITY_LIST", list(priorities)),
+        }.items():
+            module = types.ModuleType(f"mojo_opset.core.{name}")
+            setattr(module, *member)
+            monkeypatch.setitem(sys.modules, module.__name__, module)
+        return MojoOperator
+
+    return install
+
+
+def test_registering_gives_a_core_class_with_its_backends(install_mojo):
+    install_mojo()
+    core = mojo.register()
+    assert sorted(core._registry.known) == ["ixformer", "torch"]
+    assert type(core()).__name__ == "IxformerStorePagedSingleCache"
+    assert mojo.register() is core
+    cache = torch.zeros(4, 1, 16, 1)
+    with pytest.raises(BackendUnsupported, match="'ixformer' cannot load"):
+        core()(torch.ones(2, 1, 1), cache, TABLE, CU, CONTEXTS)
+
+
+@pytest.mark.parametrize(
+    ("priorities", "platform"),
+    [(("ttx", "torch"), "ilu"), (("ixformer", "torch"), "meta_device")],
+)
+def test_elsewhere_the_registered_operator_stores_by_plain_torch(
+    install_mojo, priorities, platform
+):
+    install_mojo(priorities, platform)
+    store = mojo.register()()
+    assert type(store).__name__ == "TorchStorePagedSingleCache"
+    cache, states = torch.zeros(4, 1, 16, 1), torch.ones(2, 1, 1)
+    assert store(states, cache, TABLE, CU, CONTEXTS) is cache
+    expected = reference.store_single(
+        np.zeros((4, 1, 16, 1), np.float32),
+        np.ones((2, 1, 1), np.float32),
+        BlockTable(*(x.numpy() for x in (TABLE, CONTEXTS, CU))),
+    )
+    np.testing.assert_array_equal(cache.numpy(), expected)
+
+
+def test_an_operator_of_mojos_own_is_left_alone(install_mojo):
+    base = install_mojo()
+
+    class MojoStorePagedSingleCache(base):
+        def forward(self):
+            pass
+
+    with pytest.raises(BackendUnsupported, match="must have no MojoStorePagedSingleCache"):
+        mojo.register()
+
+
+def test_without_mojo_opset_registering_says_so():
+    with pytest.raises(BackendUnsupported, match="mojo_opset cannot be used"):
+        mojo.register()
+
+
+def test_chunk_metadata_of_another_planner_is_taken():
+    cache, states = Guarded(SHAPE, DTYPE), a_states(3, SHAPE, DTYPE)
+    chunks = i32([0, 4, 15, 1], [1, 2, 0, 2])
+    MojoStorePagedSingleCache("torch")(
+        states, cache.tensor, chunk_metadata=torch.from_numpy(chunks)
+    )
+    cache.check(states, ChunkPlan(chunks))
