@@ -9,7 +9,7 @@ from __future__ import annotations
 from ._arrays import to_numpy
 from ._errors import SpecError
 from ._explain_fates import Fate
-from ._explain_model import Explanation, Form, Source
+from ._explain_model import Explanation, Form, Source, Token
 from ._explain_places import Places
 from ._explain_sources import chunk_sources, slot_sources, table_sources
 from ._spec import BlockTable, ChunkPlan, IndexSpec
@@ -72,8 +72,8 @@ def _form_and_sources(
         return "slots", slot_sources(spec.slots, places)
     if error is not None and error.clause == "C21":
         # No token has a row that can be trusted.
-        broken = Source("cu_q_lens", "", note=error.message, fate=Fate.BROKEN_TOTAL)
-        every = list(range(places.num_tokens))
-        nowhere = places.rest(every, Fate.BROKEN_TOTAL, "any row", error.message)
-        return "block_table", [broken, *nowhere]
+        why, tokens = error.message, range(places.num_tokens)
+        named = tuple(Token(token, Fate.BROKEN_TOTAL, why) for token in tokens)
+        note = "" if named else str(error)
+        return "block_table", [Source("any row", "", note, Fate.BROKEN_TOTAL, named)]
     return "block_table", table_sources(spec, places)

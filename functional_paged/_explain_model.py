@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
@@ -117,12 +117,11 @@ class Explanation:
     @property
     def cells(self) -> dict[tuple[int, int], tuple[Token, ...]]:
         """The tokens of each touched `(block, offset)`, in order of place; several contest it."""
-        cells: dict[tuple[int, int], tuple[Token, ...]] = {}
+        cells: defaultdict[tuple[int, int], list[Token]] = defaultdict(list)
         for token in self.tokens:
             if token.slot is not None and token.block is not None and token.offset is not None:
-                place = (token.block, token.offset)
-                cells[place] = (*cells.get(place, ()), token)
-        return dict(sorted(cells.items()))
+                cells[token.block, token.offset].append(token)
+        return {place: tuple(tokens) for place, tokens in sorted(cells.items())}
 
     @property
     def summary(self) -> str:

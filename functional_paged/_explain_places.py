@@ -23,6 +23,7 @@ class Places:
       named: whether the spec gives the token a place, see `Destinations`.
       column: logical block of the table row.
       block: physical block, as the spec has it.
+      offset: position in the block.
     """
 
     def __init__(self, spec: IndexSpec, cache_shape: CacheShape, num_tokens: int):
@@ -32,7 +33,7 @@ class Places:
         self.named: list[bool] = to.named.tolist()
         self.column: list[int] = to.column.tolist()
         self.block: list[int] = to.block.tolist()
-        self._offset: list[int] = to.offset.tolist()
+        self.offset: list[int] = to.offset.tolist()
         self._slot: list[int] = slots_in(xp, spec, cache_shape, num_tokens).tolist()
         self._sharing: dict[int, list[int]] = defaultdict(list)
         for token, slot in enumerate(self._slot):
@@ -48,12 +49,12 @@ class Places:
         column: int | None = None,
     ) -> Token:
         """The fate of a token that the spec gives a place; `negative` is that of a block < 0."""
-        block, offset, slot = self.block[token], self._offset[token], self._slot[token]
+        block, offset, slot = self.block[token], self.offset[token], self._slot[token]
         if block < 0:
             fate = negative
         elif block >= self.num_blocks:
             fate = Fate.PAST_CACHE
-            why = f"{why} must be < {self.num_blocks}"
+            why = f"{why} must be < num_blocks = {self.num_blocks}"
         elif len(self._sharing[slot]) > 1:
             fate = Fate.CONTESTED
             why = f"tokens {_listed(self._sharing[slot])} share slot {slot}"
@@ -67,14 +68,14 @@ class Places:
         first = max(first, self.num_tokens)
         if first >= end:
             return ()
-        fate, why = padding or (Fate.MISSING, f"must be < num_tokens = {self.num_tokens}")
+        fate, why = padding or (Fate.MISSING, f"num_tokens = {self.num_tokens}")
         return (Beyond(first, end - 1, fate, why),)
 
-    def rest(self, tokens: list[int], fate: Fate, title: str, why: str) -> list[Source]:
-        """A source for tokens that no row of the spec may claim; none if there are none."""
+    def rest(self, tokens: list[int], title: str, why: str) -> list[Source]:
+        """A source for the tokens that the spec does not name (C10); none if there are none."""
         if not tokens:
             return []
-        named = tuple(Token(token, fate, why) for token in tokens)
+        named = tuple(Token(token, Fate.NOT_NAMED, why) for token in tokens)
         return [Source(title, count(len(tokens), "token"), tokens=named)]
 
 

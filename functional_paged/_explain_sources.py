@@ -29,7 +29,7 @@ def table_sources(spec: BlockTable, places: Places) -> list[Source]:
             if context < 0:
                 tokens.append(Token(token, Fate.PADDED, entry))
             elif not places.named[token]:
-                why = f"position must be < {width} * {places.block_size}"
+                why = f"the table holds {count(width * places.block_size, 'position')}"
                 tokens.append(Token(token, Fate.PAST_TABLE, why, position))
             else:
                 column = places.column[token]
@@ -49,7 +49,7 @@ def table_sources(spec: BlockTable, places: Places) -> list[Source]:
         )
     rest = list(range(cu[-1], places.num_tokens))
     why = f"the spec names {count(cu[-1], 'token')}"
-    return sources + places.rest(rest, Fate.NOT_NAMED, "no row", why)
+    return sources + places.rest(rest, "no row", why)
 
 
 def chunk_sources(chunks: np.ndarray, places: Places) -> list[Source]:
@@ -75,7 +75,10 @@ def chunk_sources(chunks: np.ndarray, places: Places) -> list[Source]:
                 tokens.append(Token(token, Fate.NAMED_TWICE, why))
             else:
                 tokens.append(places.token(token, Fate.NO_BLOCK, f"chunks[{chunk}, 1] = {block}"))
-        note = broken or ("padding (C13)" if length == 0 else "")
+        beyond = places.beyond(start, start + length, padding)
+        note = "padding (C13)" if length == 0 else ""
+        if broken is not None and not tokens and not beyond:
+            note = f"C13: {broken}"
         sources.append(
             Source(
                 f"chunk {chunk}",
@@ -83,12 +86,12 @@ def chunk_sources(chunks: np.ndarray, places: Places) -> list[Source]:
                 note=note,
                 fate=None if broken is None else Fate.BROKEN_CHUNK,
                 tokens=tuple(tokens),
-                beyond=places.beyond(start, start + length, padding),
+                beyond=beyond,
             )
         )
     claimed = {token for tokens in reach for token in tokens}
     rest = [token for token in range(places.num_tokens) if token not in claimed]
-    return sources + places.rest(rest, Fate.NOT_NAMED, "no chunk", "no chunk names it")
+    return sources + places.rest(rest, "no chunk", "no chunk names it")
 
 
 def slot_sources(slots: np.ndarray, places: Places) -> list[Source]:
@@ -101,7 +104,8 @@ def slot_sources(slots: np.ndarray, places: Places) -> list[Source]:
         elif places.block[token] >= places.num_blocks:
             end = places.num_blocks * places.block_size
             why = f"slot {slot} must be < {places.num_blocks} * {places.block_size} = {end}"
-            tokens.append(Token(token, Fate.PAST_CACHE, why))
+            block, offset = places.block[token], places.offset[token]
+            tokens.append(Token(token, Fate.PAST_CACHE, why, block=block, offset=offset))
         else:
             tokens.append(places.token(token, Fate.NEGATIVE_SLOT, ""))
     beyond: list[Beyond] = []
@@ -113,7 +117,7 @@ def slot_sources(slots: np.ndarray, places: Places) -> list[Source]:
     source = Source("slots", count(len(given), "slot"), tokens=tuple(tokens), beyond=tuple(beyond))
     rest = list(range(len(given), places.num_tokens))
     why = f"the spec names {count(len(given), 'token')}"
-    return [source, *places.rest(rest, Fate.NOT_NAMED, "no slot", why)]
+    return [source, *places.rest(rest, "no slot", why)]
 
 
 def _chunk_problem(chunks: np.ndarray, row: int, block_size: int) -> str | None:

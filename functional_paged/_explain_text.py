@@ -10,12 +10,15 @@ from rich.text import Text
 
 from ._explain_cache import CacheLine, cache_lines, cell_text
 from ._explain_fates import Fate
-from ._explain_model import Beyond, Explanation, Source, Token, count, runs, span
+from ._explain_model import Explanation, Source, Token, count, runs, span
 
 MOST = 24
-"""Sources, lines of one source and lines of the cache that are shown before the rest is counted."""
+"""Rows of the spec, lines of one row and lines of the cache shown before the rest is counted."""
 
-_INDENT = "  "
+LINE_WIDTH = 80
+"""Characters that a line of the map may take."""
+
+_UNCHANGED = "."
 
 
 def render(explanation: Explanation) -> RenderableType:
@@ -32,106 +35,90 @@ def render(explanation: Explanation) -> RenderableType:
       >>> from rich.console import Console
       >>> from functional_paged import SlotMapping
       >>> from functional_paged._explain import explain
-      >>> spec = SlotMapping(np.int32([3, -1]))
-      >>> explanation = explain(spec, cache_shape=(6, 1, 2, 1), num_tokens=2)
-      >>> Console().print(render(explanation))  # doctest: +SKIP
+      >>> made = explain(SlotMapping(np.int32([3])), cache_shape=(6, 1, 2, 1), num_tokens=1)
+      >>> Console().print(render(made))  # doctest: +SKIP
     """
-    shown = explanation.sources[:MOST]
+    columns = _columns(explanation)
     parts: list[RenderableType] = [_verdict(explanation), Text(explanation.summary)]
-    for source in shown:
-        parts += [Text(""), _heading(source), *_token_table(source, explanation)]
+    headed = False
+    for source in explanation.sources[:MOST]:
+        parts += [Text(""), _heading(source)]
+        if source.tokens or source.beyond:
+            parts.append(_tokens(source, columns, show_header=not headed))
+            headed = True
     hidden = explanation.sources[MOST:]
     if hidden:
         tokens = sum(len(source.tokens) for source in hidden)
         parts.append(Text(f"\n... {count(len(hidden), 'more row')} with {count(tokens, 'token')}"))
-    parts += [Text(""), *_cache_map(explanation), Text(""), _legend(explanation.fates)]
-    return Group(*parts)
+    return Group(*parts, Text(""), *_cache_map(explanation), Text(""), _legend(explanation))
 
 
 def _verdict(explanation: Explanation) -> Text:
-    size = f"{explanation.num_blocks} blocks of {explanation.block_size}"
+    size = f" for a cache of {count(explanation.num_blocks, 'block')} of {explanation.block_size}"
     if explanation.problem is None:
-        return Text.assemble(("valid", "bold green"), f" for a cache of {size}")
-    return Text.assemble(
-        ("INVALID", "bold red"), f" for a cache of {size}\n{_INDENT}{explanation.problem}"
-    )
+        return Text.assemble(("valid", "bold green"), size)
+    return Text.assemble(("INVALID", "bold red"), f"{size}\n  {explanation.problem}")
 
 
 def _heading(source: Source) -> Text:
-    note = f"  [{source.note}]" if source.note else ""
-    return Text.assemble(
-        (source.title, "bold"), f": {source.detail}" if source.detail else "", note
-    )
+    detail = f": {source.detail}" if source.detail else ""
+    note = f" - {source.note}" if source.note else ""
+    return Text.assemble((source.title, "bold"), detail, note)
 
 
-def _token_table(source: Source, explanation: Explanation) -> list[RenderableType]:
-    grouped = runs(source.tokens)
-    if not grouped and not source.beyond:
-        return []
-    table = Table(box=None, pad_edge=False, show_edge=False, expand=False)
+def _tokens(source: Source, columns: Sequence[tuple[str, int]], *, show_header: bool) -> Table:
+    table = Table(box=None, pad_edge=False, show_header=show_header)
     table.add_column("", width=1)
-    # Widths for the whole explanation, so that the tables of all rows line up.
-    for heading, width in _columns(explanation):
-        table.add_column(heading, width=width, justify="right", no_wrap=True)
+    for name, width in columns:
+        table.add_column(name, width=width, justify="right", no_wrap=True)
     table.add_column("what happens", overflow="fold")
+    grouped = runs(source.tokens)
     for run in grouped[:MOST]:
-        table.add_row("", *_places(run, explanation), _what(run[0].fate, run[0].why))
+        cells = _cells(run)
+        table.add_row("", *(cells[name] for name, _ in columns), _what(run[0].fate, run[0].why))
+    blanks = ["-"] * (len(columns) - 1)
     if len(grouped) > MOST:
         tokens = sum(len(run) for run in grouped[MOST:])
-        blanks = [""] * (len(_columns(explanation)) - 1)
-        table.add_row("", "...", *blanks, f"{count(tokens, 'more token')}")
+        table.add_row("", "...", *blanks, count(tokens, "more token"))
     for beyond in source.beyond[:MOST]:
-        blanks = ["-"] * (len(_columns(explanation)) - 1)
-        table.add_row("", span(beyond.first, beyond.last), *blanks, _what_beyond(beyond))
-    return [table]
+        table.add_row("", span(beyond.first, beyond.last), *blanks, _what(beyond.fate, beyond.why))
+    if len(source.beyond) > MOST:
+        tokens = sum(beyond.last - beyond.first + 1 for beyond in source.beyond[MOST:])
+        table.add_row("", "...", *blanks, count(tokens, "more token"))
+    return table
 
 
 def _columns(explanation: Explanation) -> list[tuple[str, int]]:
-    rows = [
-        _places(run, explanation) for source in explanation.sources for run in runs(source.tokens)
-    ]
-    rows += [
-        (span(beyond.first, beyond.last),)
+    """Columns and their widths, one for the whole explanation, so that all rows line up."""
+    cells = [_cells(run) for source in explanation.sources for run in runs(source.tokens)]
+    cells += [
+        {"token": span(beyond.first, beyond.last)}
         for source in explanation.sources
         for beyond in source.beyond
     ]
     names = ["token", "position", "block:offset", "slot"]
     if explanation.form != "block_table":
         names.remove("position")
-    return [
-        (name, max(len(name), *(len(row[i]) for row in rows if i < len(row)), 0))
-        for i, name in enumerate(names)
-    ]
+    return [(name, max(len(name), *(len(c.get(name, "")) for c in cells), 0)) for name in names]
 
 
-def _places(run: Sequence[Token], explanation: Explanation) -> tuple[str, ...]:
+def _cells(run: Sequence[Token]) -> dict[str, str]:
     first, last = run[0], run[-1]
-    place = "-"
-    if first.slot is not None and first.offset is not None and last.offset is not None:
-        place = f"{first.block}:{span(first.offset, last.offset)}"
-    cells = [
-        span(first.token, last.token),
-        _span_or_dash(first.position, last.position),
-        place,
-        _span_or_dash(first.slot, last.slot),
-    ]
-    if explanation.form != "block_table":
-        del cells[1]
-    return tuple(cells)
-
-
-def _span_or_dash(first: int | None, last: int | None) -> str:
-    return "-" if first is None or last is None else span(first, last)
+    cells = {"token": span(first.token, last.token)}
+    cells |= dict.fromkeys(("position", "block:offset", "slot"), "-")
+    if first.position is not None and last.position is not None:
+        cells["position"] = span(first.position, last.position)
+    if first.slot is not None and last.slot is not None:
+        cells["slot"] = span(first.slot, last.slot)
+        cells["block:offset"] = f"{first.block}:{span(first.offset or 0, last.offset or 0)}"
+    return cells
 
 
 def _what(fate: Fate, why: str) -> Text:
-    reason = "" if fate.clause is None else f"{fate.clause} "
-    label = f"{fate.label}: {why}" if why else fate.label
-    return Text.assemble((f"{fate.symbol} ", "bold"), (f"{reason}{label}", _style(fate)))
-
-
-def _what_beyond(beyond: Beyond) -> Text:
-    return _what(beyond.fate, beyond.why)
+    label = " ".join(filter(None, [fate.clause, fate.label]))
+    return Text.assemble(
+        (f"{fate.symbol} ", "bold"), (label, _style(fate)), f": {why}" if why else ""
+    )
 
 
 def _style(fate: Fate) -> str:
@@ -141,40 +128,40 @@ def _style(fate: Fate) -> str:
 
 
 def _cache_map(explanation: Explanation) -> list[RenderableType]:
-    every = cache_lines(explanation, per_line=1)
-    if not every:
+    touched = cache_lines(explanation, per_line=1)
+    if not touched:
         return [Text("no block of the cache changes")]
-    width = max(len(cell_text(line.cells[0])) for line in every) + 1
-    lines = cache_lines(explanation, per_line=max(1, min(16, 60 // (width + 1))))
-    touched = len({line.block for line in every})
-    untouched = explanation.num_blocks - touched
+    width = max(len(_mark(line.cells[0])) for line in touched) + 1
+    room = LINE_WIDTH - len(f"  block {touched[-1].block}:{explanation.block_size - 1} | |")
+    fitting = [n for n in (explanation.block_size, 16, 8, 4, 2) if n * width <= room]
+    lines = cache_lines(explanation, per_line=fitting[0] if fitting else 1)
+    others = explanation.num_blocks - len({line.block for line in lines})
     parts: list[RenderableType] = [
-        Text(f"the cache after the store ({count(untouched, 'other block')} unchanged)")
+        Text(f"the cache, from the offset given ({count(others, 'other block')} unchanged)")
     ]
-    labels = [f"block {line.block}" for line in lines]
-    label_width = max(map(len, labels))
-    for line, label in list(zip(lines, labels, strict=True))[:MOST]:
-        parts.append(_map_line(line, label.rjust(label_width), width, explanation.block_size))
+    labels = [f"block {line.block}:{line.first_offset}" for line in lines]
+    for line, label in zip(lines[:MOST], labels, strict=False):
+        parts.append(_map_line(line, f"  {label:<{max(map(len, labels))}} |", width))
     if len(lines) > MOST:
-        parts.append(Text(f"{_INDENT}... {count(len(lines) - MOST, 'more line')}"))
+        tokens = sum(len(cell) for line in lines[MOST:] for cell in line.cells)
+        more = count(len(lines) - MOST, "more line")
+        parts.append(Text(f"  ... {more} with {count(tokens, 'token')}"))
     return parts
 
 
-def _map_line(line: CacheLine, label: str, width: int, block_size: int) -> Text:
-    text = Text(f"{_INDENT}{label} ")
-    if len(line.cells) < block_size:
-        text.append(f"from offset {line.first_offset} ")
-    text.append("|")
+def _map_line(line: CacheLine, label: str, width: int) -> Text:
+    text = Text(label)
     for cell in line.cells:
-        mark = cell_text(cell)
-        if len(cell) > 1:
-            mark = f"!{mark}"
-        text.append(f" {mark or '.':>{width}}", _style(cell[0].fate) if cell else "dim")
+        text.append(f"{_mark(cell) or _UNCHANGED:>{width}}", _style(cell[0].fate) if cell else "")
     return text.append(" |")
 
 
-def _legend(fates: Sequence[Fate]) -> Text:
-    lines = [
-        f"{_INDENT}{fate.symbol}  {fate.label:<18} {fate.clause or ''}".rstrip() for fate in fates
-    ]
-    return Text("\n".join(["legend", *lines, f"{_INDENT}.  in the map: unchanged"]))
+def _mark(cell: tuple[Token, ...]) -> str:
+    return (Fate.CONTESTED.symbol if len(cell) > 1 else "") + cell_text(cell)
+
+
+def _legend(explanation: Explanation) -> Text:
+    lines = [f"{fate.symbol}  {fate.label:<18} {fate.clause or ''}" for fate in explanation.fates]
+    if explanation.cells:
+        lines.append(f"{_UNCHANGED}  unchanged")
+    return Text("\n".join(f"  {line}".rstrip() for line in lines))

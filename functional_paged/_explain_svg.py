@@ -1,0 +1,186 @@
+"""An explanation as SVG: the tokens of each row on the left, the cache on the right."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from textwrap import wrap
+from xml.etree import ElementTree as ET
+
+from ._explain_cache import CacheLine, cache_lines
+from ._explain_model import Explanation, Source, count
+from ._explain_svg_boxes import Box, boxes, cache_cell
+from ._explain_svg_cells import (
+    CELL_HEIGHT,
+    CELL_WIDTH,
+    STRIP,
+    Cell,
+    draw_cell,
+    draw_rect,
+    draw_strip,
+    draw_text,
+    width_of,
+)
+from ._explain_svg_document import document
+
+MARGIN, GAP, LINE = 16, 12, 18
+LEFT_WIDTH, PER_LINE = 400, 8
+
+ALL_BLOCKS = 12
+"""A cache of at most so many blocks is drawn whole."""
+
+MOST_ROWS, MOST_RUNS, MOST_LINES = 12, 48, 16
+"""Rows of the spec, their runs and lines of the cache drawn before the rest is counted."""
+
+
+def to_svg(explanation: Explanation) -> str:
+    """Draw an explanation as an SVG document.
+
+    Long runs, rows and blocks past a size that can be looked at are counted instead of drawn.
+
+    Args:
+      explanation: what `explain` returns.
+
+    Returns:
+      The text of a complete SVG file; the same for the same explanation. Every fate has a pattern
+      and a symbol beside its colour, and the colours follow the reader's light or dark mode.
+
+    Example:
+      >>> import numpy as np
+      >>> from functional_paged import SlotMapping
+      >>> from functional_paged._explain import explain
+      >>> made = explain(SlotMapping(np.int32([3])), cache_shape=(6, 1, 2, 1), num_tokens=1)
+      >>> print(to_svg(made).splitlines()[2])
+        <desc id="fp-desc">The spec is valid. 1 token: 1 stored. slots: token 0 to slot 3.</desc>
+    """
+    return _Drawing(explanation).to_text()
+
+
+class _Drawing:
+    """Places one part after the other; `y` moves down the page."""
+
+    def __init__(self, explanation: Explanation):
+        self.explanation = explanation
+        self.root = ET.Element("g")
+        self.right_edge = 0.0
+
+    def to_text(self) -> str:
+        top = self._verdict(MARGIN + 12)
+        header_edge, self.right_edge = self.right_edge, MARGIN
+        left_end = self._rows(MARGIN, top)
+        right_end = self._cache(self.right_edge + 4 * GAP, top)
+        self.right_edge = max(self.right_edge, header_edge)
+        height = self._legend(MARGIN, max(left_end, right_end) + GAP) + MARGIN
+        return document(self.explanation, self.root, self.right_edge + MARGIN, height)
+
+    def _text(self, x: float, y: float, text: str, kind: str = "") -> None:
+        draw_text(self.root, x, y, text, kind)
+        self.right_edge = max(self.right_edge, x + width_of(text))
+
+    def _cell(self, x: float, y: float, cell: Cell) -> None:
+        draw_cell(self.root, x, y, cell)
+        self.right_edge = max(self.right_edge, x + CELL_WIDTH)
+
+    def _verdict(self, y: float) -> float:
+        problem = self.explanation.problem
+        lines = ["valid"] if problem is None else wrap(f"INVALID  {problem}", 88)
+        for line in lines:
+            self._text(MARGIN, y, line, "bold")
+            y += LINE
+        for line in wrap(self.explanation.summary, 88):
+            self._text(MARGIN, y, line, "faint")
+            y += LINE
+        return y
+
+    def _rows(self, x: float, y: float) -> float:
+        for source in self.explanation.sources[:MOST_ROWS]:
+            y = self._row(source, x, y + 4)
+        hidden = self.explanation.sources[MOST_ROWS:]
+        if hidden:
+            tokens = sum(len(source.tokens) for source in hidden)
+            more = count(len(hidden), "more row")
+            self._text(x, y + LINE, f"... {more} with {count(tokens, 'token')}", "faint")
+            y += LINE
+        return y
+
+    def _row(self, source: Source, x: float, y: float) -> float:
+        self._text(x, y + 10, source.title, "bold")
+        detail = "; ".join(filter(None, [source.detail, source.note]))
+        for line in wrap(detail, 52) or [""]:
+            self._text(x + width_of(source.title) + GAP, y + 10, line, "faint")
+            y += 15
+        rows = min(len(self.explanation.sources), MOST_ROWS)
+        drawn, left_out = boxes(source, self.explanation, max(6, MOST_RUNS // rows))
+        y = self._boxes(drawn, x, y + 3)
+        if left_out:
+            self._text(x, y + 12, f"... {count(left_out, 'more token')}", "faint")
+            y += LINE
+        return y + 4
+
+    def _boxes(self, drawn: list[Box], left: float, y: float) -> float:
+        x, caption = left, 13 if any(box.caption for box in drawn) else 0
+        height = caption + CELL_HEIGHT + 6
+        for box in drawn:
+            if x > left and x + box.width > left + LEFT_WIDTH:
+                x, y = left, y + height
+            if box.caption:
+                self._text(x, y + 10, box.caption, "faint")
+            for index, cell in enumerate(box.cells):
+                self._cell(x + index * CELL_WIDTH, y + caption, cell)
+            x += box.width + GAP
+        return y + height if drawn else y
+
+    def _cache(self, x: float, y: float) -> float:
+        explanation = self.explanation
+        num_blocks, block_size = explanation.num_blocks, explanation.block_size
+        self._text(x, y + 14, f"cache: {count(num_blocks, 'block')} of {block_size}", "bold")
+        lines = cache_lines(explanation, PER_LINE)
+        if block_size <= PER_LINE and num_blocks <= ALL_BLOCKS:
+            touched = {line.block: line for line in lines}
+            nothing = ((),) * block_size
+            lines = [touched.get(b, CacheLine(b, 0, nothing)) for b in range(num_blocks)]
+        y = self._cache_lines(lines[:MOST_LINES], x, y + LINE + 4)
+        hidden = sum(len(cell) for line in lines[MOST_LINES:] for cell in line.cells)
+        more = count(len(lines) - MOST_LINES, "more line")
+        others = num_blocks - len({line.block for line in lines})
+        for number, text in (
+            (hidden, f"... {more} with {count(hidden, 'token')}"),
+            (others, f"{count(others, 'other block')} unchanged"),
+        ):
+            if number:
+                self._text(x, y + 12, text, "faint")
+                y += LINE
+        return y
+
+    def _cache_lines(self, lines: Sequence[CacheLine], x: float, y: float) -> float:
+        block_size = self.explanation.block_size
+        cut = block_size > PER_LINE
+        labels = [f"block {n.block}" + (f":{n.first_offset}" if cut else "") for n in lines]
+        cells_x = x + 6 + max(map(width_of, labels), default=0)
+        if lines and not cut:
+            y += 12
+            for offset in range(block_size):
+                left = cells_x + offset * CELL_WIDTH
+                draw_text(self.root, left, y - 3, str(offset), "faint", room=CELL_WIDTH)
+        for line, label in zip(lines, labels, strict=True):
+            self._text(x, y + 20, label, "faint")
+            for index, tokens in enumerate(line.cells):
+                self._cell(cells_x + index * CELL_WIDTH, y, cache_cell(tokens))
+            y += CELL_HEIGHT + 4
+        return y
+
+    def _legend(self, x: float, y: float) -> float:
+        left, right = x, max(self.right_edge, 480)
+        for fate in (*self.explanation.fates, None):
+            label = "unchanged"
+            if fate is not None:
+                label = " ".join(filter(None, [fate.clause, fate.label]))
+            width = CELL_WIDTH + 6 + width_of(label)
+            if x > left and x + width > right:
+                x, y = left, y + LINE + 4
+            if fate is None:
+                draw_rect(self.root, x, y, CELL_WIDTH, STRIP, "ghost")
+            else:
+                draw_strip(self.root, x, y, fate)
+            self._text(x + CELL_WIDTH + 6, y + 11, label, "faint")
+            x += width + GAP
+        return y + STRIP

@@ -1,0 +1,127 @@
+"""The drawings of `docs/spec.md` are current, shown where they belong, and draw its examples."""
+
+from __future__ import annotations
+
+import doctest
+import importlib.util
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+from functional_paged import PAD, BlockTable, ChunkPlan, IndexSpec, SlotMapping
+from functional_paged._clauses import CLAUSES
+
+DOCS = Path(__file__).parents[1] / "docs"
+IMAGE = re.compile(r"^!\[(.+)\]\(img/(\w+)\.svg\)$", re.MULTILINE)
+
+
+def load() -> ModuleType:
+    path = DOCS / "draw_clauses.py"
+    found = importlib.util.spec_from_file_location("draw_clauses", path)
+    assert found is not None
+    assert found.loader is not None
+    module = importlib.util.module_from_spec(found)
+    sys.modules[found.name] = module  # dataclasses looks its module up
+    found.loader.exec_module(module)
+    return module
+
+
+draw_clauses = load()
+
+
+def sections() -> dict[str, str]:
+    text = (DOCS / "spec.md").read_text()
+    parts = re.split(r"^### (C\d+): ", text.split("\n## Where this page")[0], flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def test_drawings_are_current() -> None:
+    assert draw_clauses.stale(DOCS / "img") == []
+
+
+def test_a_changed_a_missing_and_a_leftover_drawing_are_stale(tmp_path: Path) -> None:
+    for path in (DOCS / "img").glob("*.svg"):
+        (tmp_path / path.name).write_text(path.read_text())
+    assert draw_clauses.stale(tmp_path) == []
+    (tmp_path / "c08.svg").write_text((tmp_path / "c08.svg").read_text().replace("hole", "whole"))
+    (tmp_path / "c09.svg").unlink()
+    (tmp_path / "c99.svg").write_text("<svg/>")
+    assert draw_clauses.stale(tmp_path) == ["c08.svg", "c09.svg", "c99.svg"]
+
+
+def test_check_fails_on_a_stale_drawing_and_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["draw_clauses.py", "--check"])
+    assert draw_clauses.main() == 0
+    monkeypatch.setattr(draw_clauses, "FOLDER", tmp_path)
+    assert draw_clauses.main() == 1
+    assert f"{tmp_path / 'c05.svg'} is stale" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_each_drawing_is_shown_once_in_the_section_of_its_clause() -> None:
+    shown = {
+        clause: [name for _, name in IMAGE.findall(text)] for clause, text in sections().items()
+    }
+    wanted: dict[str, list[str]] = {clause.id: [] for clause in CLAUSES}
+    for drawing in draw_clauses.DRAWINGS:
+        wanted[drawing.clause].append(drawing.name)
+    assert shown == wanted
+
+
+def test_the_page_lists_the_clauses_without_a_drawing() -> None:
+    [listed] = re.findall(r"(C1-C4, .+) have no drawing\.", (DOCS / "spec.md").read_text())
+    drawn = {drawing.clause for drawing in draw_clauses.DRAWINGS}
+    without = [clause.id for clause in CLAUSES if clause.id not in drawn]
+    assert re.findall(r"C\d+", listed.replace("C1-C4", "C1, C2, C3, C4")) == without
+
+
+Example = tuple[IndexSpec, int, tuple[int, ...]]
+
+
+def examples(section: str) -> list[Example]:
+    """What the section's examples pass to `slots` and `verdict`."""
+    seen: list[Example] = []
+
+    def record(
+        spec: IndexSpec, num_tokens: int, cache_shape: tuple[int, ...] = (6, 1, 2, 1)
+    ) -> None:
+        seen.append((spec, num_tokens, cache_shape))
+
+    names: dict[str, Any] = {
+        "np": np,
+        "PAD": PAD,
+        "BlockTable": BlockTable,
+        "ChunkPlan": ChunkPlan,
+        "SlotMapping": SlotMapping,
+        "i32": lambda *values: np.array(values, np.int32),
+        "slots": record,
+        "verdict": record,
+    }
+    for example in doctest.DocTestParser().get_examples(section):
+        exec(example.source, names)
+    return seen
+
+
+def same(first: IndexSpec, second: IndexSpec) -> bool:
+    mine, other = vars(first), vars(second)
+    return type(first) is type(second) and all(
+        (mine[name] is None and other[name] is None)
+        or (mine[name] is not None and np.array_equal(mine[name], other[name]))
+        for name in mine
+    )
+
+
+@pytest.mark.parametrize("drawing", draw_clauses.DRAWINGS, ids=lambda drawing: drawing.name)
+def test_a_drawing_draws_an_example_of_its_clause(drawing: Any) -> None:
+    sizes = (drawing.num_tokens, drawing.cache_shape)
+    assert any(
+        same(drawing.spec, spec) and sizes == (num_tokens, cache_shape)
+        for spec, num_tokens, cache_shape in examples(sections()[drawing.clause])
+    )
