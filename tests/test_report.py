@@ -1,0 +1,302 @@
+"""The report is what its schema says, and its page says the same, whatever the report holds."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any, get_args
+
+import jsonschema
+import pytest
+from typer.testing import CliRunner
+
+from functional_paged import _clauses
+from functional_paged._cli_app import app
+from functional_paged.conformance import (
+    BackendRun,
+    Case,
+    Result,
+    _case,
+    _html_result,
+    _run,
+    _verdict,
+    run_case,
+)
+from functional_paged.conformance._html import to_html
+from functional_paged.conformance._html_lines import MOST_LINES, Line, rows_of
+from functional_paged.conformance._html_parts import FATES, STATUSES
+from functional_paged.conformance._report import report, report_schema
+from functional_paged.conformance.adapters.reference_loops import ReferenceAdapter
+from tests.faulty_reports import (
+    BY_HAND,
+    Faulty,
+    OneBlockOff,
+    WritesAll,
+    a_case,
+    faulty_report,
+    large_report,
+    run_of,
+    with_result,
+)
+
+VALIDATOR = jsonschema.Draft202012Validator(report_schema())
+
+
+def test_the_schema_is_one() -> None:
+    jsonschema.Draft202012Validator.check_schema(report_schema())
+
+
+def test_the_schema_and_the_page_know_every_word() -> None:
+    defs = report_schema()["$defs"]
+    assert defs["case"]["properties"]["kind"]["enum"] == list(get_args(_case.Kind))
+    assert defs["clause"]["properties"]["status"]["enum"] == list(get_args(_clauses.Status))
+    assert defs["status"]["enum"] == list(get_args(_run.Status))
+    assert sorted(STATUSES) == sorted(get_args(_run.Status))
+    assert (
+        defs["cell"]["properties"]["fate"]["enum"] == list(FATES) == list(get_args(_verdict.Fate))
+    )
+
+
+def crashed(case: Case) -> BackendRun:
+    return BackendRun(
+        "crashes", {}, (Result(case, "fail", "crashed: the process died of SIGSEGV"),)
+    )
+
+
+@pytest.mark.parametrize(
+    "runs",
+    [
+        pytest.param(lambda: [run_of(ReferenceAdapter(), [a_case()])], id="pass"),
+        pytest.param(lambda: [run_of(Faulty(), [a_case()])], id="fail"),
+        pytest.param(
+            lambda: [with_result(run_of(Faulty(), [a_case()]), status="xfail", ledger="known")],
+            id="xfail",
+        ),
+        pytest.param(
+            lambda: [BackendRun("x", {}, (Result(a_case(), "unsupported", "no"),))],
+            id="unsupported",
+        ),
+        pytest.param(lambda: [crashed(a_case())], id="crash"),
+        pytest.param(list, id="nothing"),
+    ],
+)
+def test_a_report_matches_the_schema(runs: Callable[[], list[BackendRun]]) -> None:
+    # Through JSON, as others read it: tuples become arrays.
+    VALIDATOR.validate(json.loads(json.dumps(report(runs()))))
+
+
+def test_a_report_tells_what_went_wrong_and_where() -> None:
+    reported = faulty_report()
+    result = reported["backends"][1]["results"][1]
+    cells = {(cell["block"], cell["offset"]): cell["fate"] for cell in result["mismatch"]["cells"]}
+    assert cells == BY_HAND
+    assert result["mismatch"]["index"] == (1, 0, 2, 0)
+    assert result["mismatch"]["expected"] == "0x3f800000"  # 1.0, as the first token begins
+    assert result["mismatch"]["actual"] == "0x3f800001"
+    assert result["mismatch"]["written"]
+    assert reported["cases"][1]["cache_shape"] == [5, 2, 4, 3]
+    assert reported["backends"][1]["counts"] == {"unsupported": 1, "fail": 1}
+    assert reported["backends"][1]["by_clause"]["C16"] == {"fail": 1}
+    assert reported["backends"][1]["by_clause"]["C19"] == {}
+
+
+def broken(change: Callable[[dict[str, Any], dict[str, Any]], object]) -> dict[str, Any]:
+    """The faulty report after a change to it, or to the faulty result of it."""
+    reported = json.loads(json.dumps(faulty_report()))
+    change(reported, reported["backends"][1]["results"][1])
+    return reported
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda report, result: report.pop("spec_version"), id="no spec version"),
+        pytest.param(lambda report, result: report.update(date="today"), id="unknown field"),
+        pytest.param(lambda report, result: report.update(schema_version=2), id="other schema"),
+        pytest.param(lambda report, result: report["cases"][0].update(kind="guess"), id="kind"),
+        pytest.param(lambda report, result: report["cases"][0].update(link="//x"), id="link"),
+        pytest.param(lambda report, result: report["cases"][0].update(clauses=["D1"]), id="clause"),
+        pytest.param(lambda report, result: report["cases"][0]["cache_shape"].pop(), id="shape"),
+        pytest.param(
+            lambda report, result: report["backends"][0]["counts"].update(maybe=1), id="count"
+        ),
+        pytest.param(
+            lambda report, result: report["backends"][0]["counts"].update(fail=0), id="zero count"
+        ),
+        pytest.param(
+            lambda report, result: report["backends"][0]["info"].update(torch=2), id="info"
+        ),
+        pytest.param(lambda report, result: result.update(status="skip"), id="status"),
+        pytest.param(lambda report, result: result.update(reason=""), id="fail without a reason"),
+        pytest.param(lambda report, result: result.update(status="xfail"), id="xfail, no ledger"),
+        pytest.param(
+            lambda report, result: result.update(status="pass", reason=""), id="pass with mismatch"
+        ),
+        pytest.param(
+            lambda report, result: result["mismatch"].update(what="guard"), id="cells of a guard"
+        ),
+        pytest.param(lambda report, result: result["mismatch"].update(index=[-1]), id="index"),
+        pytest.param(lambda report, result: result["mismatch"].update(count=0), id="none wrong"),
+        pytest.param(
+            lambda report, result: result["mismatch"]["cells"][0].update(fate="lost"), id="fate"
+        ),
+    ],
+)
+def test_a_broken_report_is_rejected(change: Callable[..., object]) -> None:
+    VALIDATOR.validate(broken(lambda report, result: None))
+    with pytest.raises(jsonschema.ValidationError):
+        VALIDATOR.validate(broken(change))
+
+
+def test_the_command_line_writes_both(tmp_path: Path) -> None:
+    page, data = tmp_path / "report.html", tmp_path / "report.json"
+    arguments = [
+        "check",
+        "--backend",
+        "reference",
+        "--cases",
+        "c14_negative_slots/slots/bf16/n7*",
+        "--html",
+    ]
+    ran = CliRunner().invoke(app, [*arguments, str(page), "--json", str(data)])
+    assert ran.exit_code == 0, ran.output
+    VALIDATOR.validate(json.loads(data.read_text()))
+    assert "reference passes" in page.read_text()
+
+
+@pytest.mark.parametrize(
+    ("verdict", "runs"),
+    [
+        ("Nothing ran", list),
+        ("reference passes", lambda: [run_of(ReferenceAdapter(), [a_case()])]),
+        ("faulty fails", lambda: [run_of(Faulty(), [a_case()])]),
+        (
+            "1 of 2 backends fails",
+            lambda: [run_of(a(), [a_case()]) for a in (ReferenceAdapter, Faulty)],
+        ),
+        ("All 2 backends fail", lambda: [run_of(a(), [a_case()]) for a in (Faulty, OneBlockOff)]),
+        (
+            "x runs no case",
+            lambda: [BackendRun("x", {}, (Result(a_case(), "unsupported", "no"),))],
+        ),
+        (
+            "faulty passes, with 1 known failure",
+            lambda: [with_result(run_of(Faulty(), [a_case()]), status="xfail", ledger="known")],
+        ),
+        # As the command's exit status: a pass that the ledger does not expect is no pass.
+        (
+            "reference fails",
+            lambda: [with_result(run_of(ReferenceAdapter(), [a_case()]), ledger="known")],
+        ),
+    ],
+)
+def test_the_page_says_how_it_ended(verdict: str, runs: Callable[[], list[BackendRun]]) -> None:
+    page = to_html(report(runs()))
+    headline = re.search("<h1[^>]*>(.*?)</h1>", page)
+    assert headline is not None
+    assert headline.group(1) == verdict
+
+
+class Tags(HTMLParser):
+    """The start tags of a page, its attributes and its text."""
+
+    def __init__(self, page: str):
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[str] = []
+        self.text = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [name for name, _ in attrs]
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_hostile_text_stays_text() -> None:
+    hostile = "</script><script>alert(1)</script><img src=x onerror='alert(2)'>\"' onclick=x &lt;"
+    plain = Tags(to_html(faulty_report()))
+    reported = copy.deepcopy(faulty_report(faulty_name=hostile))
+    backend, result = reported["backends"][1], reported["backends"][1]["results"][1]
+    backend["info"] = {hostile: hostile}
+    result.update(reason=hostile, ledger=hostile)
+    result["mismatch"].update(expected=hostile, actual=hostile)
+    reported["backends"][0]["results"][0]["reason"] = hostile
+    reported["cases"][0].update(about=hostile, link=f"javascript:{hostile}")
+    seen = Tags(to_html(reported))
+    assert sorted(set(seen.tags)) == sorted(set(plain.tags))
+    assert seen.tags.count("script") == 1
+    assert set(seen.attributes) <= set(plain.attributes)
+    assert seen.text.count(hostile) >= 8
+    assert 'href="javascript:' not in to_html(reported)
+
+
+def test_the_page_is_plain_ascii_and_asks_for_nothing() -> None:
+    reported = faulty_report()
+    reported["backends"][0]["info"] = {"device": "天数智芯 \ud800"}
+    page = to_html(reported)
+    assert page.isascii()
+    assert "default-src 'none'" in page
+    assert "\u5929" in Tags(page).text
+    assert not re.search(r'(src|<link|@import|url\((?!#))\s*=?\s*"?https?:', page)
+
+
+def test_a_drawing_leaves_out_what_was_not_touched() -> None:
+    rows = list(rows_of({6: "wrong", 7: "written", 8: "stray", 13: "missing"}, 5, 4, complete=True))
+    untouched = "1 untouched block"
+    assert rows == [untouched, Line(4, 8), Line(8, 12), Line(12, 16), untouched]
+
+
+def test_a_long_block_goes_over_even_lines() -> None:
+    assert list(rows_of({0: "stray", 20: "stray"}, 1, 33, complete=True)) == [
+        Line(0, 17),
+        Line(17, 33),
+    ]
+    rows = list(rows_of({128 + 64: "stray"}, 3, 128, complete=True))
+    assert rows == ["192 untouched positions", Line(192, 224), "160 untouched positions"]
+
+
+def test_a_drawing_prefers_faulty_lines_and_says_what_it_left_out() -> None:
+    fates = dict.fromkeys(range(0, 400, 4), "written") | dict.fromkeys(range(100, 400, 4), "stray")
+    rows = list(rows_of(fates, 101, 4, complete=True))
+    lines = [row for row in rows if isinstance(row, Line)]
+    assert lines[0] == Line(100, 104)
+    assert len(lines) == MOST_LINES
+    assert rows[0] == "25 blocks not drawn"
+    assert rows[-1] == "52 blocks not drawn"
+
+
+def test_what_the_report_does_not_record_is_not_called_untouched() -> None:
+    assert list(rows_of({0: "stray"}, 3, 4, complete=False))[-1] == "2 blocks not drawn"
+    many = run_case(WritesAll(), a_case(shape=(2000, 1, 4, 1)))
+    page = to_html(report([BackendRun("x", {}, (many,))]))
+    assert "only the first 4,096 positions are recorded" in page
+    assert "untouched block" not in Tags(page).text
+
+
+def test_a_drawing_that_repeats_is_there_once() -> None:
+    page = to_html(report([run_of(Faulty(), [a_case("c5_a"), a_case("c5_b")])]))
+    assert page.count("<figure") == 1
+    assert re.findall('<a href="#(drawing-[0-9]+)"', page) == ["drawing-0"]
+    assert page.count('id="drawing-0"') == 1
+
+
+def test_a_page_says_which_drawings_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    reported = report([run_of(Faulty(), [a_case()]), run_of(OneBlockOff(), [a_case()])])
+    assert "not drawn" not in to_html(reported)
+    monkeypatch.setattr(_html_result, "MOST_DRAWINGS", 1)
+    page = to_html(reported)
+    assert (page.count("<figure"), page.count("not drawn")) == (1, 1)
+
+
+def test_a_large_page_stays_light() -> None:
+    page = to_html(large_report())
+    assert len(page) < 1_500_000
+    assert page.count("<figure") == _html_result.MOST_DRAWINGS
+    assert page.count('class="case"') == 600
