@@ -10,11 +10,10 @@ import torch
 from functional_paged import PAD, BlockTable
 from functional_paged._arrays import INT32_MAX
 
-from . import _ixformer_load as load
-from . import _ixformer_op as op
-from ._ixformer_probe import probe
-from ._ixformer_prover import Prover
-from ._probe_report import Capability, ProbeReport
+from ._ixformer import load, op
+from ._ixformer.probe import probe
+from ._ixformer.prover import Prover
+from ._ixformer.report import Capability, ProbeReport
 
 if TYPE_CHECKING:
     from functional_paged import IndexSpec

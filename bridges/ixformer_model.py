@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ._ixformer_places import Tables, table_places
-from ._ixformer_semantics import PLAUSIBLE, KernelSemantics
+from ._ixformer.places import Tables, table_places
+from ._ixformer.semantics import PLAUSIBLE, KernelSemantics
 
 __all__ = ["PLAUSIBLE", "KernelSemantics", "ModelFunctions"]
 

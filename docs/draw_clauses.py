@@ -11,9 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from functional_paged import PAD, BlockTable, ChunkPlan, IndexSpec, SlotMapping
-from functional_paged._explain import explain
-from functional_paged._explain_svg import to_svg
+from functional_paged import PAD, BlockTable, ChunkPlan, IndexSpec, SlotMapping, explain
+from functional_paged._explain.svg import to_svg
 
 FOLDER = Path(__file__).parent / "img"
 

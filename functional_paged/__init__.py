@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._chunks import plan_chunks
 from ._errors import SpecError
+from ._explain import explain
 from ._slots import to_slots
 from ._spec import PAD, BlockTable, ChunkPlan, IndexSpec, SlotMapping
 from ._value_checks import check_spec
@@ -31,6 +32,7 @@ __all__ = [
     "SpecError",
     "check_spec",
     "compiler_options",
+    "explain",
     "jit",
     "load_single",
     "plan_chunks",

@@ -9,9 +9,9 @@ from rich.console import Console
 
 from ._errors import SpecError
 from ._explain import explain
-from ._explain_svg import to_svg
-from ._explain_text import render
-from ._spec_json import JsonSpecError, SizedSpec, parse_spec
+from ._explain.spec_json import JsonSpecError, SizedSpec, parse_spec
+from ._explain.svg import to_svg
+from ._explain.text import render
 
 MOST_TOKENS = 100_000
 """More tokens than this are for a machine to check; a drawing of them takes minutes."""

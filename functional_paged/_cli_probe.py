@@ -43,7 +43,7 @@ def probe_command(json_file: Path | None) -> int:
 def _library_and_device() -> tuple[Any, torch.device]:
     import torch
 
-    from bridges import _ixformer_load as load
+    from bridges._ixformer import load
 
     functions = load.load_functions()
     load.require_device()

@@ -16,11 +16,11 @@ from functional_paged import (
     IndexSpec,
     SlotMapping,
     SpecError,
+    explain,
     reference,
 )
-from functional_paged._explain import explain
-from functional_paged._explain_fates import Fate
-from functional_paged._explain_model import Beyond, Explanation
+from functional_paged._explain.fates import Fate
+from functional_paged._explain.model import Beyond, Explanation
 from functional_paged.conformance import strategies
 from functional_paged.conformance.strategies import Sizes
 

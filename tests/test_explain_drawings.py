@@ -13,14 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from functional_paged import PAD, BlockTable, ChunkPlan, IndexSpec, SlotMapping
-from functional_paged._explain import explain
-from functional_paged._explain_fates import Fate
-from functional_paged._explain_model import Explanation
-from functional_paged._explain_svg import to_svg
-from functional_paged._explain_svg_cells import CELL_WIDTH
-from functional_paged._explain_svg_style import STYLE, pattern_definitions
-from functional_paged._explain_text import render
+from functional_paged import PAD, BlockTable, ChunkPlan, IndexSpec, SlotMapping, explain
+from functional_paged._explain.fates import Fate
+from functional_paged._explain.model import Explanation
+from functional_paged._explain.svg import to_svg
+from functional_paged._explain.svg_cells import CELL_WIDTH
+from functional_paged._explain.svg_style import STYLE, pattern_definitions
+from functional_paged._explain.text import render
 from functional_paged.conformance import strategies
 
 SVG = "{http://www.w3.org/2000/svg}"

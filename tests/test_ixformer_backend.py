@@ -11,7 +11,9 @@ import pytest
 import torch
 
 import bridges
-from bridges import BackendUnsupported, _ixformer_prover, _ixformer_specs
+from bridges import BackendUnsupported
+from bridges._ixformer import prover as prover_module
+from bridges._ixformer import specs as trial_specs
 from bridges.ixformer import NATIVE, SAFE, IxformerBackend
 from bridges.ixformer_model import PLAUSIBLE, KernelSemantics, ModelFunctions
 from functional_paged import BlockTable, SlotMapping, SpecError, check_spec
@@ -108,7 +110,7 @@ def test_a_plan_keeps_what_the_spec_said():
 @pytest.mark.parametrize("limit", [{"MAX_ROWS": 7}, {"MAX_ELEMENTS": 7 * 32}])
 def test_more_rows_than_one_call_takes(monkeypatch, limit, check):
     for name, value in limit.items():
-        monkeypatch.setattr(_ixformer_prover, name, value)
+        monkeypatch.setattr(prover_module, name, value)
     table = np.random.default_rng(3).permutation(8).astype(np.int32)[None]
     spec = BlockTable(table, i32(5), i32(0, 40))
     states = a_states(45, *PLAIN)
@@ -214,13 +216,13 @@ def test_a_kernel_runs_with_the_device_of_the_cache_as_the_current_one(monkeypat
 def test_a_first_store_under_graph_capture_is_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
     with pytest.raises(BackendUnsupported, match="before capturing"):
-        _ixformer_prover._require_no_capture(torch.device("cuda"))
+        prover_module._require_no_capture(torch.device("cuda"))
 
 
-@pytest.mark.parametrize("edge", _ixformer_specs.PREFILL)
+@pytest.mark.parametrize("edge", trial_specs.PREFILL)
 @pytest.mark.parametrize("block_size", [1, 3, 16])
 def test_the_trials_themselves_are_valid_specs(edge, block_size):
-    trial = _ixformer_specs.PREFILL[edge](block_size)
+    trial = trial_specs.PREFILL[edge](block_size)
     check_spec(
         trial.spec, cache_shape=(trial.num_blocks, 1, block_size, 1), num_tokens=trial.num_tokens
     )
@@ -229,7 +231,7 @@ def test_the_trials_themselves_are_valid_specs(edge, block_size):
 @pytest.mark.parametrize(("num_tokens", "batch", "width"), [(7, 1, 1), (7, 31, 3), (1023, 63, 7)])
 @pytest.mark.parametrize("spread", [False, True])
 def test_a_trial_of_a_size_is_a_valid_spec(num_tokens, batch, width, spread):
-    trial = _ixformer_specs.prefill_of_size(num_tokens, batch, width, 16, spread)
+    trial = trial_specs.prefill_of_size(num_tokens, batch, width, 16, spread)
     check_spec(trial.spec, cache_shape=(trial.num_blocks, 1, 16, 1), num_tokens=num_tokens)
 
 

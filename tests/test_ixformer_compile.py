@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import bridges
-from bridges import _ixformer_op as op
 from bridges import _plan
+from bridges._ixformer import op
 from bridges.ixformer import NATIVE, IxformerBackend
 from bridges.ixformer_model import KernelSemantics, ModelFunctions
 from functional_paged import BlockTable, ChunkPlan, SlotMapping, _slots

@@ -7,7 +7,8 @@ import itertools
 import pytest
 import torch
 
-from bridges import BackendUnsupported, _ixformer_prover
+from bridges import BackendUnsupported
+from bridges._ixformer import prover as prover_module
 from bridges.ixformer import IxformerBackend
 from bridges.ixformer_model import PLAUSIBLE, KernelSemantics, ModelFunctions
 from tests.guarded import ODD, PLAIN, Guarded, a_states, invalid_specs, store, valid_specs
@@ -127,13 +128,13 @@ def test_every_pair_of_unknowns(first, second):
     ids=lambda wheel: next(iter(wheel)),
 )
 def test_a_backend_that_trusts_without_a_trial_is_caught(wheel, monkeypatch):
-    monkeypatch.setattr(_ixformer_prover, "difference", lambda *_: None)
+    monkeypatch.setattr(prover_module, "difference", lambda *_: None)
     with pytest.raises(AssertionError):
         check_wheel(KernelSemantics(**wheel))
 
 
 def test_a_backend_that_refuses_everything_is_caught(monkeypatch):
-    monkeypatch.setattr(_ixformer_prover, "difference", lambda *_: "did not like it")
+    monkeypatch.setattr(prover_module, "difference", lambda *_: "did not like it")
     with pytest.raises(AssertionError):
         check_wheel(KernelSemantics())
 

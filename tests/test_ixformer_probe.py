@@ -8,7 +8,7 @@ from dataclasses import FrozenInstanceError
 import pytest
 import torch
 
-from bridges import _ixformer_probe
+from bridges._ixformer import probe as probe_module
 from bridges.ixformer import Capability, ProbeReport, probe
 from bridges.ixformer_model import KernelSemantics, ModelFunctions
 from functional_paged._cli_probe import probe_command
@@ -22,8 +22,8 @@ SIDES = "store_mode=1: the sides that it writes"
 
 @pytest.fixture
 def fewer_sizes(monkeypatch):
-    monkeypatch.setattr(_ixformer_probe, "_ROWS", (7, 63))
-    monkeypatch.setattr(_ixformer_probe, "_BLOCK_SIZES", (7, 16))
+    monkeypatch.setattr(probe_module, "_ROWS", (7, 63))
+    monkeypatch.setattr(probe_module, "_BLOCK_SIZES", (7, 16))
 
 
 def findings(**semantics):

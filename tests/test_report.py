@@ -21,14 +21,14 @@ from functional_paged.conformance import (
     Case,
     Result,
     _case,
-    _html_result,
     _run,
     _verdict,
     run_case,
 )
+from functional_paged.conformance._html import result as html_result
 from functional_paged.conformance._html import to_html
-from functional_paged.conformance._html_lines import MOST_LINES, Line, rows_of
-from functional_paged.conformance._html_parts import FATES, STATUSES
+from functional_paged.conformance._html.lines import MOST_LINES, Line, rows_of
+from functional_paged.conformance._html.parts import FATES, STATUSES
 from functional_paged.conformance._report import report, report_schema
 from functional_paged.conformance.adapters.reference_loops import ReferenceAdapter
 from tests.faulty_reports import (
@@ -290,7 +290,7 @@ def test_a_drawing_that_repeats_is_there_once() -> None:
 def test_a_page_says_which_drawings_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
     reported = report([run_of(Faulty(), [a_case()]), run_of(OneBlockOff(), [a_case()])])
     assert "not drawn" not in to_html(reported)
-    monkeypatch.setattr(_html_result, "MOST_DRAWINGS", 1)
+    monkeypatch.setattr(html_result, "MOST_DRAWINGS", 1)
     page = to_html(reported)
     assert (page.count("<figure"), page.count("not drawn")) == (1, 1)
 
@@ -298,5 +298,5 @@ def test_a_page_says_which_drawings_it_lacks(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_large_page_stays_light() -> None:
     page = to_html(large_report())
     assert len(page) < 1_500_000
-    assert page.count("<figure") == _html_result.MOST_DRAWINGS
+    assert page.count("<figure") == html_result.MOST_DRAWINGS
     assert page.count('class="case"') == 600

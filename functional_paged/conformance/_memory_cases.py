@@ -42,8 +42,18 @@ def memory_cases() -> Iterator[Case]:
                 functools.partial(_strided_states, one, states_layout),
                 link="https://github.com/flashinfer-ai/flashinfer/issues/588",
             )
+        yield Case(
+            f"c17_inputs/{form}",
+            ("C17",),
+            "inputs keep their bits; a store in place returns the cache it was given",
+            functools.partial(problem, MAIN_SHAPE, "bf16", one),
+            quick=True,
+        )
+    holes = table([[n - 1, 0, 2], [3, 1, PAD]], [s - 1, 2 * s - 1], [s + 2, 3])
+    for spec in forms_of(holes, MAIN_SHAPE):
+        form = FORMS[type(spec)]
         for dtype in ("f32", "bf16"):
-            build = functools.partial(problem, MAIN_SHAPE, dtype, one)
+            build = functools.partial(problem, MAIN_SHAPE, dtype, Step(spec, holes.num_tokens))
             yield Case(
                 f"c22_vjp/{form}/{dtype}",
                 ("C22",),
@@ -59,13 +69,6 @@ def memory_cases() -> Iterator[Case]:
                 build,
                 kind="load",
             )
-        yield Case(
-            f"c17_inputs/{form}",
-            ("C17",),
-            "inputs keep their bits; a store in place returns the cache it was given",
-            functools.partial(problem, MAIN_SHAPE, "bf16", one),
-            quick=True,
-        )
     for dtype in DTYPES:
         yield Case(
             f"c16_every_bit_pattern/slots/{dtype}",

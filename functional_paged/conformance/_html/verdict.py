@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
-from ._html_parts import STATUSES, badges, pairs, plural
+from .parts import STATUSES, badges, pairs, plural
 
 _VERBS = {
     "fail": ("fails", "fail"),

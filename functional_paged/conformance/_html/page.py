@@ -10,11 +10,11 @@ from importlib import resources
 from string import Template
 from typing import Any
 
-from ._html_cases import cases_html
-from ._html_drawing import swatch, swatch_symbol
-from ._html_parts import FATES, STATUSES, badges, plural
-from ._html_result import MOST_DRAWINGS, NOT_DRAWN
-from ._html_verdict import backend_html, verdict_of
+from .cases import cases_html
+from .drawing import swatch, swatch_symbol
+from .parts import FATES, STATUSES, badges, plural
+from .result import MOST_DRAWINGS, NOT_DRAWN
+from .verdict import backend_html, verdict_of
 
 
 def to_html(report: Mapping[str, Any]) -> str:
@@ -86,7 +86,9 @@ def _options(values: Iterable[str]) -> str:
 
 
 def _file(name: str) -> str:
-    return (resources.files("functional_paged.conformance") / name).read_text(encoding="utf-8")
+    return (resources.files("functional_paged.conformance") / "_html" / name).read_text(
+        encoding="utf-8"
+    )
 
 
 def _digest(text: str) -> str:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from ._html_parts import plural
+from .parts import plural
 
 COLUMNS = 32
 """A longer block goes over several lines."""

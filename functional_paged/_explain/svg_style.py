@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from xml.etree import ElementTree as ET
 
-from ._explain_fates import Fate
+from .fates import Fate
 
 # The drawing brings its own paper, so it can be read on any page; dark pages get a dark paper.
 # Blue is stored, grey is left out on purpose, orange breaks the spec: three colours that the

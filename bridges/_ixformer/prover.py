@@ -11,12 +11,12 @@ import torch
 
 from functional_paged._arrays import INT32_MAX
 
-from . import _ixformer_specs as specs
-from ._backend import BackendUnsupported
-from ._ixformer_call import FORMS, Store
-from ._ixformer_canvas import ALIGNMENT
-from ._ixformer_load import require_device
-from ._ixformer_trial import Kind, Trial, difference
+from .._backend import BackendUnsupported
+from . import specs
+from .call import FORMS, Store
+from .canvas import ALIGNMENT
+from .load import require_device
+from .trial import Kind, Trial, difference
 
 MAX_ROWS = 2**14 - 1
 MAX_ELEMENTS = 2**26
@@ -59,7 +59,7 @@ class Prover:
         contexts: torch.Tensor,
         native: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None,
     ) -> None:
-        """Store one row of `states` a row of `table`; see `_ixformer_op`."""
+        """Store one row of `states` a row of `table`; see `op`."""
         rows, size, device = contexts.shape[0], cache.numel(), cache.get_device()
         if rows == 0 or size == 0:
             return

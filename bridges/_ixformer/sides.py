@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 
-from . import _ixformer_specs as specs
-from ._ixformer_call import BLOCK_TABLE_KERNEL
-from ._ixformer_canvas import Canvas
-from ._ixformer_trial import Kind, canvases, expected, index_arrays
-from ._probe_report import DISPROVEN, PROVEN, Capability
+from . import specs
+from .call import BLOCK_TABLE_KERNEL
+from .canvas import Canvas
+from .report import DISPROVEN, PROVEN, Capability
+from .trial import Kind, canvases, expected, index_arrays
 
 NAME = "store_mode=1: the sides that it writes"
 

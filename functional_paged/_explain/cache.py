@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ._explain_model import Explanation, Token
+from .model import Explanation, Token
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import numpy as np
 
 from functional_paged import PAD, BlockTable
 
-from ._ixformer_trial import Trial
+from .trial import Trial
 
 
 def decode_rows(num_tokens: int, block_size: int) -> Trial:

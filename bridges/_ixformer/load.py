@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ._backend import BackendUnsupported
-from ._ixformer_call import BLOCK_TABLE_KERNEL
+from .._backend import BackendUnsupported
+from .call import BLOCK_TABLE_KERNEL
 
 _MODULES = ("ixformer.functions", "ixformer.inference.functions")
 _DEVICE_NAME = "Iluvatar"

@@ -8,9 +8,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ._explain_cache import CacheLine, cache_lines, cell_text
-from ._explain_fates import Fate
-from ._explain_model import Explanation, Source, Token, count, runs, span
+from .cache import CacheLine, cache_lines, cell_text
+from .fates import Fate
+from .model import Explanation, Source, Token, count, runs, span
 
 MOST = 24
 """Rows of the spec, lines of one row and lines of the cache shown before the rest is counted."""
@@ -34,7 +34,7 @@ def render(explanation: Explanation) -> RenderableType:
       >>> import numpy as np
       >>> from rich.console import Console
       >>> from functional_paged import SlotMapping
-      >>> from functional_paged._explain import explain
+      >>> from functional_paged import explain
       >>> made = explain(SlotMapping(np.int32([3])), cache_shape=(6, 1, 2, 1), num_tokens=1)
       >>> Console().print(render(made))  # doctest: +SKIP
     """

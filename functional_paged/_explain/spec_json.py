@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ._arrays import INT32_MAX
-from ._spec import BlockTable, ChunkPlan, IndexSpec, SlotMapping
+from .._arrays import INT32_MAX
+from .._spec import BlockTable, ChunkPlan, IndexSpec, SlotMapping
 
 INT64_MAX = 2**63 - 1
 

@@ -6,15 +6,15 @@ left to tell is which of the clauses that skip a token skipped it.
 
 from __future__ import annotations
 
-from ._arrays import to_numpy
-from ._errors import SpecError
-from ._explain_fates import Fate
-from ._explain_model import Explanation, Form, Source, Token
-from ._explain_places import Places
-from ._explain_sources import chunk_sources, slot_sources, table_sources
-from ._spec import BlockTable, ChunkPlan, IndexSpec
-from ._static_checks import CacheShape, check_cache_shape, check_index_spec, spec_arrays
-from ._value_checks import check_spec
+from .._arrays import to_numpy
+from .._errors import SpecError
+from .._spec import BlockTable, ChunkPlan, IndexSpec
+from .._static_checks import CacheShape, check_cache_shape, check_index_spec, spec_arrays
+from .._value_checks import check_spec
+from .fates import Fate
+from .model import Explanation, Form, Source, Token
+from .places import Places
+from .sources import chunk_sources, slot_sources, table_sources
 
 
 def explain(index_spec: IndexSpec, *, cache_shape: CacheShape, num_tokens: int) -> Explanation:

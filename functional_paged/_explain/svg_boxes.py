@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ._explain_cache import cell_text
-from ._explain_fates import Fate
-from ._explain_model import Beyond, Explanation, Source, Token, runs, span
-from ._explain_svg_cells import CELL_WIDTH, Cell, width_of
+from .cache import cell_text
+from .fates import Fate
+from .model import Beyond, Explanation, Source, Token, runs, span
+from .svg_cells import CELL_WIDTH, Cell, width_of
 
 LONGEST = 8
 """Cells of a run that are drawn one by one; of a longer run, the ends are."""

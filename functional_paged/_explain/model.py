@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from ._explain_fates import Fate
+from .fates import Fate
 
 Form: TypeAlias = Literal["block_table", "chunks", "slots"]
 

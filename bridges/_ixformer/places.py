@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ._ixformer_semantics import KernelSemantics
+from .semantics import KernelSemantics
 
 
 class Tables(NamedTuple):

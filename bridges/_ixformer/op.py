@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ._ixformer_prover import Prover
+from .prover import Prover
 
 _provers: list[Prover] = []
 

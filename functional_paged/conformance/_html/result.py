@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from ._html_drawing import drawing
-from ._html_parts import badge, linked, pairs, plural
+from .drawing import drawing
+from .parts import badge, linked, pairs, plural
 
 MOST_DRAWINGS = 300
 """A page with more different ones would be heavy."""

@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-from ._html_lines import Line, columns_of, rows_of
-from ._html_parts import FATES
-from ._verdict import MOST_CELLS
+from .._verdict import MOST_CELLS
+from .lines import Line, columns_of, rows_of
+from .parts import FATES
 
 PITCH = 1.5
 """From one row to the next; the height of the patterns."""

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from ._html_parts import STATUSES, badge, link, plural
-from ._html_result import Figures, result_html
+from .parts import STATUSES, badge, link, plural
+from .result import Figures, result_html
 
 FIRST_OPEN = 3
 """Failures that are open when the page is."""

@@ -10,8 +10,8 @@ import torch
 
 from functional_paged import BlockTable, reference
 
-from ._ixformer_call import Store
-from ._ixformer_canvas import ALIGNMENT, BITS, Canvas, reach
+from .call import Store
+from .canvas import ALIGNMENT, BITS, Canvas, reach
 
 MAX_TRIAL_ELEMENTS = 2**28
 

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from textwrap import wrap
 from xml.etree import ElementTree as ET
 
-from ._explain_cache import CacheLine, cache_lines
-from ._explain_model import Explanation, Source, count
-from ._explain_svg_boxes import Box, boxes, cache_cell
-from ._explain_svg_cells import (
+from .cache import CacheLine, cache_lines
+from .model import Explanation, Source, count
+from .svg_boxes import Box, boxes, cache_cell
+from .svg_cells import (
     CELL_HEIGHT,
     CELL_WIDTH,
     STRIP,
@@ -20,7 +20,7 @@ from ._explain_svg_cells import (
     draw_text,
     width_of,
 )
-from ._explain_svg_document import document
+from .svg_document import document
 
 MARGIN, GAP, LINE = 16, 12, 18
 LEFT_WIDTH, PER_LINE = 400, 8
@@ -47,7 +47,7 @@ def to_svg(explanation: Explanation) -> str:
     Example:
       >>> import numpy as np
       >>> from functional_paged import SlotMapping
-      >>> from functional_paged._explain import explain
+      >>> from functional_paged import explain
       >>> made = explain(SlotMapping(np.int32([3])), cache_shape=(6, 1, 2, 1), num_tokens=1)
       >>> print(to_svg(made).splitlines()[2])
         <desc id="fp-desc">The spec is valid. 1 token: 1 stored. slots: token 0 to slot 3.</desc>

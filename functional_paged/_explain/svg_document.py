@@ -6,10 +6,10 @@ import math
 from collections.abc import Sequence
 from xml.etree import ElementTree as ET
 
-from ._explain_fates import Fate
-from ._explain_model import Explanation, Token, count, runs, span
-from ._explain_svg_cells import draw_rect
-from ._explain_svg_style import STYLE, pattern_definitions
+from .fates import Fate
+from .model import Explanation, Token, count, runs, span
+from .svg_cells import draw_rect
+from .svg_style import STYLE, pattern_definitions
 
 MOST_TOLD = 16
 """Rows, and runs of a row, that the description tells."""

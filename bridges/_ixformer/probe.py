@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from . import _ixformer_specs as specs
-from ._ixformer_call import BLOCK_TABLE_KERNEL, CHUNK_KERNEL, FORMS, Store, with_chunks
-from ._ixformer_load import identity
-from ._ixformer_sides import written_sides
-from ._ixformer_trial import Kind, Trial, difference
-from ._probe_report import DISPROVEN, NOT_TRIED, PROVEN, Capability, ProbeReport
+from . import specs
+from .call import BLOCK_TABLE_KERNEL, CHUNK_KERNEL, FORMS, Store, with_chunks
+from .load import identity
+from .report import DISPROVEN, NOT_TRIED, PROVEN, Capability, ProbeReport
+from .sides import written_sides
+from .trial import Kind, Trial, difference
 
 ATTESTED = Kind(torch.bfloat16, kv_heads=2, block_size=16, head_dim=128)
 """What the vendor's own tests cover; the edges are tried with this kind of tensors."""

@@ -7,12 +7,12 @@ from itertools import groupby
 
 import numpy as np
 
-from ._errors import SpecError
-from ._explain_fates import Fate
-from ._explain_model import Beyond, Source, Token, count
-from ._explain_places import Places
-from ._spec import BlockTable, ChunkPlan
-from ._value_checks import check_spec
+from .._errors import SpecError
+from .._spec import BlockTable, ChunkPlan
+from .._value_checks import check_spec
+from .fates import Fate
+from .model import Beyond, Source, Token, count
+from .places import Places
 
 
 def table_sources(spec: BlockTable, places: Places) -> list[Source]:

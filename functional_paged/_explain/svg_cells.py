@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from xml.etree import ElementTree as ET
 
-from ._explain_fates import Fate
-from ._explain_svg_style import pattern_fill, style_class
+from .fates import Fate
+from .svg_style import pattern_fill, style_class
 
 CELL_WIDTH, CELL_HEIGHT, STRIP = 34, 32, 13
 """A cell, and the strip at its foot that carries the pattern and symbol of a fate."""

@@ -1,0 +1,1 @@
+"""The parts of the ixformer backend, its probe and its software model."""

@@ -1,0 +1,7 @@
+"""Drawing an index spec: what happens to each token, in the terminal and as SVG."""
+
+from .explanation import explain
+from .model import Explanation
+from .svg import to_svg
+
+__all__ = ["Explanation", "explain", "to_svg"]
