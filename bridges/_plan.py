@@ -10,6 +10,7 @@ import torch
 
 from functional_paged import PAD, IndexSpec, SpecError, check_spec
 from functional_paged import _static_checks as static_checks
+from functional_paged._arrays import is_array
 from functional_paged._slots import slots_in
 
 from . import registry
@@ -75,8 +76,9 @@ def plan(
       >>> plan(spec, cache=cache, num_tokens=1, backend="torch").num_blocks
       2
     """
+    static_checks.check_index_spec(index_spec)
+    check_torch(cache=cache, **static_checks.spec_arrays(index_spec))
     static_checks.check_load(cache, index_spec)
-    _check_torch({"cache": cache, **static_checks.spec_arrays(index_spec)})
     num_blocks, kv_heads, block_size, head_dim = cache.shape
     cache_shape = (num_blocks, kv_heads, block_size, head_dim)
     if check:
@@ -95,9 +97,10 @@ def plan(
     )
 
 
-def _check_torch(arrays: dict[str, Any]) -> None:
+def check_torch(**arrays: Any) -> None:
+    """Check that the named arrays are torch's, before anything compares them (C3)."""
     for name, array in arrays.items():
-        if not isinstance(array, torch.Tensor):
+        if is_array(array) and not isinstance(array, torch.Tensor):
             raise SpecError(
                 "C3", f"{name} must be a torch tensor, got {type(array).__module__} array"
             )

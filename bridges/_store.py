@@ -13,7 +13,7 @@ from functional_paged import _static_checks as static_checks
 
 from . import registry
 from ._backend import Backend
-from ._plan import StorePlan, plan
+from ._plan import StorePlan, check_torch, plan
 
 
 def store_single_(
@@ -52,6 +52,7 @@ def store_single_(
     """
     step = index_spec_or_plan
     if not isinstance(step, StorePlan):
+        check_torch(cache=cache, states=states)
         static_checks.check_call(cache, states, step)
         step = plan(step, cache=cache, num_tokens=states.shape[0], backend=backend)
     elif backend is not None and registry.resolve(backend) is not step.backend:
@@ -85,6 +86,7 @@ def _fits(cache: torch.Tensor, states: torch.Tensor, step: StorePlan) -> bool:
 
 def _explain_misfit(cache: torch.Tensor, states: torch.Tensor, step: StorePlan) -> None:
     """Raise for the clause that a call does not meet; return if it is in order after all."""
+    check_torch(cache=cache, states=states)
     static_checks.check_tensors(cache, states)
     for axis, name in ((0, "num_blocks"), (2, "block_size")):
         if cache.shape[axis] != getattr(step, name):
@@ -100,10 +102,6 @@ def _explain_misfit(cache: torch.Tensor, states: torch.Tensor, step: StorePlan) 
             "which the plan was made for",
         )
     for name, tensor in (("cache", cache), ("states", states)):
-        if not isinstance(tensor, torch.Tensor):
-            raise SpecError(
-                "C3", f"{name} must be a torch tensor, got {type(tensor).__module__} array"
-            )
         if tensor.device != step.device:
             raise SpecError(
                 "C3",

@@ -10,6 +10,7 @@ class SpecError(ValueError):
 
     Attributes:
       clause: id of the clause in `docs/spec.md`, such as `"C12"`.
+      message: the text without the clause.
 
     Example:
       >>> error = SpecError("C12", "slots[3] = 96 must be < num_blocks * block_size = 96")
@@ -19,10 +20,14 @@ class SpecError(ValueError):
       'C12: slots[3] = 96 must be < num_blocks * block_size = 96'
     """
 
-    def __init__(self, clause: str, message: str):
-        super().__init__(clause, message)
-        self.clause = clause
-        self.message = message
+    # Both are read from `args`: torch.compile cannot trace an exception's __init__.
+    @property
+    def clause(self) -> str:
+        return self.args[0]
+
+    @property
+    def message(self) -> str:
+        return self.args[1]
 
     def __str__(self) -> str:
         return f"{self.clause}: {self.message}"

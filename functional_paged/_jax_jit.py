@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import jax
 
 from ._jax_scatter import passes_off
-from ._jax_store import PyTree, check_trees, narrow_slots, store_single
+from ._jax_store import PyTree, check_trees, store_single
 from ._spec import IndexSpec
 
 _WIDENED = (
@@ -87,7 +88,9 @@ def _traced_with(options: dict[str, str], fun: Callable[..., Any]) -> Callable[.
 
     @functools.wraps(fun)
     def traced(*args: Any, **kwargs: Any) -> Any:
-        with passes_off():
+        # Under disable_jit nothing is compiled, so no option is on.
+        compiled = not jax.config.jax_disable_jit  # pyright: ignore[reportAttributeAccessIssue]
+        with passes_off() if compiled else contextlib.nullcontext():
             return fun(*args, **kwargs)
 
     return traced
@@ -120,7 +123,6 @@ def store_single_donated(cache: PyTree, states: PyTree, index_spec: IndexSpec) -
       >>> cache.is_deleted()
       True
     """
-    index_spec = narrow_slots(cache, index_spec)
     check_trees(cache, states, index_spec)
     return _store_donated(cache, states, index_spec)
 

@@ -14,12 +14,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from ._types import Array, Integer, Shaped
 
 # Part of JAX's trace-cache key, so that a function traced under `passes_off` is traced again
-# elsewhere. A JAX without it always moves unsigned integers: same bits, one more copy.
+# elsewhere. A JAX without it always moves unsigned integers: the same bits.
 _passes_off: Any = jax.make_user_context(False) if hasattr(jax, "make_user_context") else None
 
 
@@ -49,8 +48,6 @@ def _scatter_jvp(primals: Any, tangents: Any) -> Any:
     cache, states, slots = primals
     d_cache, d_states, _ = tangents
     out = scatter(cache, states, slots)
-    if d_cache.dtype == jax.dtypes.float0:
-        return out, np.zeros(cache.shape, jax.dtypes.float0)
     return out, _linear_scatter(jnp.asarray(d_cache), jnp.asarray(d_states), slots)  # C22
 
 
@@ -60,18 +57,15 @@ def gather(
     slots: Integer[Array, " num_tokens"],
 ) -> Shaped[Array, "num_tokens kv_heads head_dim"]:
     """Read the row at each slot; zeros where the slot is negative."""
-    bits = _linear_gather(_to_bits(cache), slots) if _is_widened(cache.dtype) else None
-    if bits is None:
+    if not _is_widened(cache.dtype):
         return _linear_gather(cache, slots)
-    return jax.lax.bitcast_convert_type(bits, cache.dtype)
+    return jax.lax.bitcast_convert_type(_linear_gather(_to_bits(cache), slots), cache.dtype)
 
 
 @gather.defjvp
 def _gather_jvp(primals: Any, tangents: Any) -> Any:
     cache, slots = primals
     out = gather(cache, slots)
-    if tangents[0].dtype == jax.dtypes.float0:
-        return out, np.zeros(out.shape, jax.dtypes.float0)
     return out, _linear_gather(jnp.asarray(tangents[0]), slots)
 
 

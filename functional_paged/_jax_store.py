@@ -7,17 +7,17 @@ from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from ._arrays import INT32_MAX, dtype_name, is_array
+from ._arrays import dtype_name, slot_dtype
 from ._errors import SpecError
 from ._jax_scatter import gather, scatter
+from ._pytrees import register_once
 from ._slots import slots_in
-from ._spec import IndexSpec, SlotMapping, register_pytrees
+from ._spec import BlockTable, ChunkPlan, IndexSpec, SlotMapping
 from ._static_checks import check_call, check_load
 from ._types import Array, Shaped
 
-register_pytrees()
+register_once(BlockTable, ChunkPlan, SlotMapping)
 
 Cache: TypeAlias = Shaped[Array, "num_blocks kv_heads block_size head_dim"]
 States: TypeAlias = Shaped[Array, "num_tokens kv_heads head_dim"]
@@ -53,7 +53,6 @@ def store_single(cache: PyTree, states: PyTree, index_spec: IndexSpec) -> PyTree
       >>> store_single(cache, states, spec).ravel()
       Array([0., 0., 0., 5.], dtype=float32)
     """
-    index_spec = narrow_slots(cache, index_spec)
     check_trees(cache, states, index_spec)
     return _store_leaves(cache, states, index_spec)
 
@@ -79,9 +78,9 @@ def load_single(cache: PyTree, index_spec: IndexSpec, num_tokens: int) -> PyTree
       >>> load_single(cache, SlotMapping(jnp.array([3, -1])), 2).ravel()
       Array([3., 0.], dtype=float32)
     """
-    index_spec = narrow_slots(cache, index_spec)
     for leaf in jax.tree.leaves(cache):
         check_load(leaf, index_spec)
+        _check_is_held(leaf)
     check_same_layout(cache)
     return _load_leaves(cache, index_spec, num_tokens)
 
@@ -120,7 +119,7 @@ def check_trees(cache: PyTree, states: PyTree, index_spec: IndexSpec) -> None:
     leaves = list(zip(jax.tree.leaves(cache), jax.tree.leaves(states), strict=True))
     for cache_leaf, states_leaf in leaves:
         check_call(cache_leaf, states_leaf, index_spec)
-        _check_keeps_dtype(cache_leaf)
+        _check_is_held(cache_leaf)
     check_same_layout(cache)
     for position, (_, states_leaf) in enumerate(leaves):
         num_tokens = leaves[0][1].shape[0]
@@ -145,28 +144,12 @@ def check_same_layout(cache: PyTree) -> None:
                 )
 
 
-def narrow_slots(cache: PyTree, index_spec: IndexSpec) -> IndexSpec:
-    """Bring NumPy int64 slots into int32 without a wrap, where JAX has no 64-bit integers."""
-    slots = getattr(index_spec, "slots", None)
-    keeps_int64 = jax.dtypes.canonicalize_dtype(np.int64) == np.int64
-    if not isinstance(slots, np.ndarray) or slots.dtype != np.int64 or keeps_int64:
-        return index_spec
-    shapes = [leaf.shape for leaf in jax.tree.leaves(cache) if is_array(leaf) and leaf.ndim == 4]
-    num_slots = max((shape[0] * shape[2] for shape in shapes), default=0)
-    if num_slots > INT32_MAX:
-        raise SpecError(
-            "C5",
-            "num_blocks * block_size must be < 2**31 where 64-bit integers are off "
-            f"(JAX: enable jax_enable_x64), got {num_slots}",
-        )
-    # What is cut off is not stored, before (C12, C14) as after.
-    return SlotMapping(np.clip(slots, -1, num_slots).astype(np.int32))
-
-
-def _check_keeps_dtype(cache: Array) -> None:
+def _check_is_held(cache: Array) -> None:
+    """Check that JAX holds the cache's dtype and counts its slots without 64-bit integers."""
     if jax.dtypes.canonicalize_dtype(cache.dtype) != cache.dtype:
         raise SpecError(
             "C2",
             f"cache.dtype = {dtype_name(cache)} must be kept, but JAX narrows it; "
             "enable jax_enable_x64",
         )
+    slot_dtype(jnp, cache.shape[0] * cache.shape[2])

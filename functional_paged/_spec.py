@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TypeAlias
 
+from ._pytrees import register_once
 from ._types import Array, Int32, Integer
 
 PAD = -1
@@ -16,7 +16,7 @@ class _Spec:
     """Base of the three forms: makes each a JAX pytree as soon as JAX is loaded."""
 
     def __post_init__(self) -> None:
-        register_pytrees()
+        register_once(BlockTable, ChunkPlan, SlotMapping)
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,19 +79,3 @@ class SlotMapping(_Spec):
 
 
 IndexSpec: TypeAlias = BlockTable | ChunkPlan | SlotMapping
-
-_registered = False
-
-
-def register_pytrees() -> None:
-    """Make the three forms JAX pytrees, once, if JAX is loaded; loads nothing itself."""
-    global _registered
-    # A module is in sys.modules before it has finished loading.
-    tree_util = getattr(sys.modules.get("jax"), "tree_util", None)
-    register = getattr(tree_util, "register_dataclass", None)
-    if _registered or register is None:
-        return
-    _registered = True
-    for form in (BlockTable, ChunkPlan, SlotMapping):
-        names = [field.name for field in fields(form)]
-        register(form, data_fields=names, meta_fields=[])

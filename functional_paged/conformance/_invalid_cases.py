@@ -69,6 +69,8 @@ INDEX_DTYPES: dict[str, tuple[IndexSpec, IndexSpec]] = {
 }
 # Casts that overflow, round or saturate differently from one library to the next.
 CASTS = (("f32", "bf16"), ("f16", "bf16"), ("i8", "bf16"), ("f32", "i8"), ("bf16", "f8e4m3fn"))
+# Also of slots, in a shape that kernels of vectors take.
+VECTOR_SHAPE = (6, 2, 32, 64)
 
 # (clause, name, what is wrong, its twin)
 VALUES: tuple[tuple[str, str, Step, Step], ...] = (
@@ -147,10 +149,12 @@ def invalid_cases() -> Iterator[Case]:
         bad, twin = (problem(MAIN_SHAPE, "bf16", Step(spec, 3)) for spec in specs)
         yield from _pair("C1", name, bad, twin, ("refuse", "store"))
     for states, cache in CASTS:
-        twin = problem(MAIN_SHAPE, cache, GOOD)
-        rows = pattern_of(twin.states.shape, DTYPES[states])
-        bad = Problem(MAIN_SHAPE, twin.dtype, rows, TABLE)
-        yield from _pair("C2", f"states_of_{states}_for_{cache}", bad, twin, ("refuse", "store"))
+        for shape, step in ((MAIN_SHAPE, GOOD), (VECTOR_SHAPE, mapping(5, 0, 191))):
+            twin = problem(shape, cache, step)
+            rows = pattern_of(twin.states.shape, DTYPES[states])
+            bad = Problem(shape, twin.dtype, rows, step.index_spec)
+            name = f"states_of_{states}_for_{cache}"
+            yield from _pair("C2", name, bad, twin, ("refuse", "store"))
     for name, specs in INDEX_DTYPES.items():
         bad, twin = (problem(MAIN_SHAPE, "bf16", Step(spec, 3)) for spec in specs)
         yield from _pair("C4", name, bad, twin, ("refuse", "store"))

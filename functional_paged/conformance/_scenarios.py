@@ -107,6 +107,22 @@ def c5_decode(n: int, s: int) -> Step:
     return table([[2, n - 1, PAD], [0, 3, PAD], [4, 1, PAD]], [s - 1, s, 0])
 
 
+@scenario("C5", "more rows than a group of threads takes, the real ones far apart")
+def c5_many_rows(n: int, s: int) -> Step:
+    rows, contexts, q_lens = [[PAD, PAD]] * 70, [-1] * 70, [1, 0, 2] * 23 + [1]
+    for block, row in enumerate((0, 31, 32, 64, 69)):
+        rows[row], contexts[row], q_lens[row] = [block, PAD], s // 2, 1
+    return table(rows, contexts, q_lens)
+
+
+@scenario("C5", "more rows of a decode batch than a group of threads takes")
+def c5_many_rows_in_decode(n: int, s: int) -> Step:
+    rows, contexts = [[PAD, PAD]] * 70, [-1] * 70
+    for block, row in enumerate((0, 31, 32, 64, 69)):
+        rows[row], contexts[row] = [block, PAD], s // 2
+    return table(rows, contexts)
+
+
 @scenario("C5 C9", "a context near 2**31, whose position wraps in 32 bits")
 def c5_huge_context(n: int, s: int) -> Step:
     return table([[0, 1], [2, 3]], [INT32_MAX - 1, 1], [4, 2])

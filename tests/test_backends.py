@@ -1,0 +1,187 @@
+"""Which backend a call gets, and why not another."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import bridges
+from bridges import BackendUnsupported, registry
+from bridges.torch_inplace import TorchBackend
+from functional_paged import SlotMapping
+
+SHAPE = (3, 2, 4, 5)
+SPEC = SlotMapping(torch.tensor([7, 2]))
+
+
+class NamedBackend(TorchBackend):
+    def __init__(self, name: str):
+        self.name = name
+
+
+class Loader:
+    """Loads a backend, or says why it can't; counts how often it is asked."""
+
+    def __init__(self, name: str, reason: str | None = None):
+        self.name, self.reason, self.times = name, reason, 0
+
+    def __call__(self) -> bridges.Backend:
+        self.times += 1
+        if self.reason is not None:
+            raise BackendUnsupported(self.reason)
+        return NamedBackend(self.name)
+
+
+@pytest.fixture(autouse=True)
+def loaders(monkeypatch) -> dict[str, Loader]:
+    """Three backends: the first cannot load, the second is the best that does."""
+    known = {
+        "vendor": Loader("vendor", "no such device"),
+        "fast": Loader("fast"),
+        "plain": Loader("plain"),
+    }
+    monkeypatch.setattr(registry, "_LOADERS", known)
+    monkeypatch.setattr(registry, "_loaded", {})
+    monkeypatch.setattr(registry, "_reasons", {})
+    monkeypatch.setattr(registry, "_NEVER_CHOSEN", set())
+    monkeypatch.delenv(registry.VARIABLE, raising=False)
+    return known
+
+
+def plan(backend: str | bridges.Backend | None = None) -> bridges.StorePlan:
+    return bridges.plan(SPEC, cache=torch.zeros(SHAPE), num_tokens=2, backend=backend)
+
+
+def test_available_backends_tells_the_reasons():
+    assert bridges.available_backends() == {"vendor": "no such device", "fast": None, "plain": None}
+    assert list(bridges.available_backends()) == ["vendor", "fast", "plain"]
+
+
+def test_the_real_registry_has_torch(monkeypatch):
+    monkeypatch.undo()
+    available = bridges.available_backends()
+    assert available["torch"] is None
+    assert all(reason is None or reason for reason in available.values())
+
+
+def test_without_a_wish_the_best_that_loads():
+    assert plan().backend.name == "fast"
+
+
+def test_without_a_wish_a_backend_for_tests_is_never_chosen(monkeypatch):
+    monkeypatch.setattr(registry, "_NEVER_CHOSEN", {"fast"})
+    assert plan().backend.name == "plain"
+    assert plan("fast").backend.name == "fast"
+
+
+def test_by_argument():
+    assert plan("plain").backend.name == "plain"
+
+
+def test_by_variable(monkeypatch):
+    monkeypatch.setenv("FUNCTIONAL_PAGED_BACKEND", "plain")
+    assert plan().backend.name == "plain"
+
+
+def test_the_argument_precedes_the_variable(monkeypatch):
+    monkeypatch.setenv("FUNCTIONAL_PAGED_BACKEND", "plain")
+    assert plan("fast").backend.name == "fast"
+
+
+def test_an_empty_variable_is_no_wish(monkeypatch):
+    monkeypatch.setenv("FUNCTIONAL_PAGED_BACKEND", "")
+    assert plan().backend.name == "fast"
+
+
+def test_by_object():
+    mine = NamedBackend("mine")
+    assert plan(mine).backend is mine
+
+
+def test_an_object_precedes_a_variable_that_names_nothing(monkeypatch):
+    monkeypatch.setenv("FUNCTIONAL_PAGED_BACKEND", "nothing")
+    assert plan(NamedBackend("mine")).backend.name == "mine"
+
+
+UNKNOWN = (
+    "backend 'nothing' does not exist; backends: vendor (cannot load: no such device), fast, plain"
+)
+UNLOADABLE = "backend 'vendor' cannot load: no such device; backends: fast, plain"
+
+
+@pytest.mark.parametrize(("name", "message"), [("nothing", UNKNOWN), ("vendor", UNLOADABLE)])
+@pytest.mark.parametrize("by", ["argument", "variable"])
+def test_a_named_backend_that_is_not_there_is_an_error(monkeypatch, by, name, message):
+    if by == "variable":
+        monkeypatch.setenv("FUNCTIONAL_PAGED_BACKEND", name)
+    wish = name if by == "argument" else None
+    with pytest.raises(BackendUnsupported) as error:
+        plan(wish)
+    assert str(error.value) == message
+
+    cache = torch.zeros(SHAPE)
+    with pytest.raises(BackendUnsupported) as error:
+        bridges.store_single_(cache, torch.ones(2, 2, 5), SPEC, backend=wish)
+    assert str(error.value) == message
+    assert not cache.any()
+
+
+def test_a_named_backend_stays_an_error_when_asked_again():
+    # Not the second time either may another one step in.
+    for _ in range(2):
+        with pytest.raises(BackendUnsupported, match=r"^backend 'vendor' cannot load"):
+            plan("vendor")
+
+
+def test_none_that_loads_is_an_error(loaders):
+    for loader in loaders.values():
+        loader.reason = "broken"
+    message = (
+        "no backend can load; backends: vendor (cannot load: broken), fast (cannot load: broken), "
+        "plain (cannot load: broken)"
+    )
+    with pytest.raises(BackendUnsupported) as error:
+        plan()
+    assert str(error.value) == message
+
+
+def test_a_loader_that_breaks_is_not_taken_for_one_that_refuses(loaders, monkeypatch):
+    # A bug in a backend must show, not look like a missing device.
+    def broken() -> bridges.Backend:
+        raise ZeroDivisionError
+
+    monkeypatch.setitem(registry._LOADERS, "vendor", broken)
+    with pytest.raises(ZeroDivisionError):
+        plan()
+
+
+def test_a_backend_loads_once_and_is_one_object(loaders):
+    first = plan("fast").backend
+    bridges.available_backends()
+    assert plan().backend is first
+    assert loaders["fast"].times == 1
+
+
+def test_a_store_asks_the_backend_that_was_chosen():
+    calls: list[str] = []
+
+    class Recording(NamedBackend):
+        def store_(self, cache, states, plan):
+            calls.append(self.name)
+            super().store_(cache, states, plan)
+
+    cache = torch.zeros(SHAPE)
+    bridges.store_single_(cache, torch.ones(2, 2, 5), SPEC, backend=Recording("mine"))
+    step = plan(Recording("planned"))
+    bridges.store_single_(cache, torch.ones(2, 2, 5), step)
+    assert calls == ["mine", "planned"]
+    assert np.count_nonzero(cache) == 20
+
+
+def test_the_plan_keeps_its_backend_when_the_variable_changes(monkeypatch):
+    step = plan("plain")
+    monkeypatch.setenv("FUNCTIONAL_PAGED_BACKEND", "vendor")
+    cache = torch.zeros(SHAPE)
+    bridges.store_single_(cache, torch.ones(2, 2, 5), step)
+    assert np.count_nonzero(cache) == 20

@@ -1,0 +1,131 @@
+"""What loads what, each probed in a process of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = ("torch", "jax", "jaxlib", "ml_dtypes", "rich", "typer", "transformers", "ixformer")
+
+USE_NUMPY = """
+import numpy as np
+import functional_paged as fp
+from functional_paged import reference
+spec = fp.BlockTable(np.int32([[4, 2]]), np.int32([15]), np.int32([0, 2]))
+shape = (8, 2, 16, 4)
+fp.check_spec(spec, cache_shape=shape, num_tokens=2)
+assert fp.to_slots(spec, cache_shape=shape, num_tokens=3).slots.tolist() == [79, 32, -1]
+assert fp.plan_chunks(spec, cache_shape=shape, num_tokens=2).chunks.shape == (2, 4)
+cache = reference.store_single(np.zeros(shape), np.ones((2, 2, 4)), spec)
+assert cache.sum() == 16
+"""
+
+USE_TORCH = """
+import torch
+import bridges
+from functional_paged import SlotMapping
+cache = torch.zeros(2, 1, 2, 3)
+spec = SlotMapping(torch.tensor([3, -1]))
+step = bridges.plan(spec, cache=cache, num_tokens=2, check=True)
+bridges.store_single_(cache, torch.ones(2, 1, 3), step)
+bridges.store_single_(cache, torch.ones(2, 1, 3), spec)
+assert cache.sum() == 3
+assert bridges.available_backends()["torch"] is None
+"""
+
+
+def run(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+
+
+def loaded_by(code: str) -> set[str]:
+    """Which of `HEAVY` a fresh process has loaded after it ran this code."""
+    done = run(f"{code}\nimport sys\nprint('loaded:', *(set(sys.modules) & set({HEAVY})))")
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.splitlines()[-1].split()[1:])
+
+
+def test_functional_paged_loads_no_framework():
+    assert loaded_by("import functional_paged") == set()
+
+
+def test_functional_paged_loads_no_framework_in_use():
+    assert loaded_by(USE_NUMPY) == set()
+
+
+def test_a_name_that_does_not_exist_loads_nothing():
+    probe = "import functional_paged\nassert not hasattr(functional_paged, 'nothing')"
+    assert loaded_by(f"{probe}\ndir(functional_paged)") == set()
+
+
+def test_bridges_never_loads_jax_in_use():
+    loaded = loaded_by(USE_TORCH)
+    assert "torch" in loaded
+    assert loaded.isdisjoint({"jax", "jaxlib"})
+
+
+@pytest.mark.parametrize(
+    "name", ["store_single", "store_single_donated", "load_single", "jit", "compiler_options"]
+)
+def test_the_jax_store_loads_jax_and_not_torch(name):
+    loaded = loaded_by(f"import functional_paged\nfunctional_paged.{name}")
+    assert "jax" in loaded
+    assert "torch" not in loaded
+
+
+def test_forms_made_before_jax_loads_are_pytrees_after():
+    code = """
+import numpy as np
+from functional_paged import SlotMapping
+spec = SlotMapping(np.int32([3, -1]))
+from functional_paged import load_single, store_single
+import jax
+assert len(jax.tree.leaves(spec)) == 1
+cache, states = np.zeros((2, 1, 2, 3), np.float32), np.ones((2, 1, 3), np.float32)
+assert jax.jit(store_single)(cache, states, spec).sum() == 3
+"""
+    assert "jax" in loaded_by(code)
+
+
+@pytest.mark.parametrize("name", ["jax", "torch", "ml_dtypes"])
+def test_the_probe_reports_what_was_loaded(name):
+    assert name in loaded_by(f"import functional_paged\nimport {name}")
+
+
+def without(*names: str) -> str:
+    """Code after which these modules cannot be imported, as where they are not installed."""
+    return f"""
+import sys
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {names}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Missing())
+"""
+
+
+def test_without_frameworks_the_numpy_part_works():
+    everything = without(*HEAVY, "jaxtyping", "beartype")
+    assert loaded_by(everything + USE_NUMPY) == set()
+
+
+def test_without_jax_the_bridges_work():
+    assert "torch" in loaded_by(without("jax", "jaxlib", "jaxtyping", "ml_dtypes") + USE_TORCH)
+
+
+@pytest.mark.parametrize(
+    "touch", ["functional_paged.store_single", "from functional_paged import store_single"]
+)
+def test_without_jax_the_jax_store_is_an_import_error(touch):
+    done = run(f"{without('jax')}\nimport functional_paged\n{touch}")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == "ModuleNotFoundError: No module named 'jax'"
+
+
+def test_what_is_missing_cannot_be_imported():
+    # Else the three tests above prove nothing.
+    for name in ("jax", "torch"):
+        done = run(f"{without(name)}\nimport {name}")
+        assert done.stderr.splitlines()[-1] == f"ModuleNotFoundError: No module named {name!r}"
