@@ -11,7 +11,7 @@ PINS := --constraint constraints.txt
 .PHONY: check test lint format clean
 
 check: $(VENV)/.check
-	$(BIN)/functional-paged check
+	$(BIN)/functional-paged check --large
 
 test: lint
 	$(BIN)/python -m pytest --numprocesses 2 $(PYTEST_ARGS)

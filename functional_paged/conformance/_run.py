@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -18,6 +19,9 @@ from ._verdict import Mismatch, compare, judge_large, judge_store
 
 Status: TypeAlias = Literal["pass", "fail", "xfail", "unsupported"]
 """`xfail`: a failure that the backend's ledger knows. What was not asked for is untested."""
+
+
+LARGE_CASE_BYTES = 8 * 2**30
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,7 @@ def run_cases(adapter: Adapter, cases: Iterable[Case]) -> Iterator[Result]:
 
 def run_case(adapter: Adapter, case: Case) -> Result:
     """Run one case. An exception of the backend is a failure of the case, not of the run."""
-    reason = adapter.unsupported(case) or _lacks(adapter, case)
+    reason = adapter.unsupported(case) or _lacks(adapter, case) or _no_room(case)
     if reason is not None:
         return Result(case, "unsupported", reason)
     problem = case.build()
@@ -156,6 +160,16 @@ def _lacks(adapter: Adapter, case: Case) -> str | None:
     if member is None or hasattr(adapter, member):
         return None
     return f"the adapter has no {member}"
+
+
+def _no_room(case: Case) -> str | None:
+    """Why a cache of more than 2 GiB, and the copies that a backend makes of it, do not fit."""
+    if case.kind != "large":
+        return None
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if free >= LARGE_CASE_BYTES:
+        return None
+    return f"needs {LARGE_CASE_BYTES >> 30} GiB of free memory, there are {free / 2**30:.1f}"
 
 
 def _bits_of(problem: Problem) -> tuple[list[bytes], bytes]:
