@@ -14,7 +14,7 @@ from functional_paged import PAD, BlockTable, ChunkPlan, SlotMapping, SpecError,
 from functional_paged.conformance._bits import DTYPES, as_bits, pattern
 from functional_paged.conformance._cases import forms_of
 from functional_paged.conformance._scenarios import mapping, plan_of, table, with_cu_q_lens
-from functional_paged.conformance.adapters.bridge import _tensor as tensor
+from functional_paged.conformance.adapters.bridge import tensor_over as tensor
 from tests.guarded import to_torch
 
 SHAPE = (7, 3, 5, 4)

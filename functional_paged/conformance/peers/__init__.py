@@ -1,0 +1,1 @@
+"""Other people's operations as backends, each loaded only if its package is there."""

@@ -1,0 +1,59 @@
+"""Plain `cache.at[blocks, :, offsets].set(states, mode="drop")` in JAX."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from functional_paged import BlockTable, ChunkPlan, IndexSpec
+
+from .._case import Case
+from ._chunks_by_hand import expand
+
+
+class AtSetAdapter:
+    """Pure and jitted. The index arithmetic is by hand and masks nothing."""
+
+    name = "jax-at-set"
+
+    def info(self) -> dict[str, str]:
+        return {"jax": jax.__version__, "device": jax.devices()[0].device_kind}
+
+    def unsupported(self, case: Case) -> str | None:
+        return None
+
+    def store(self, cache: np.ndarray, states: np.ndarray, index_spec: IndexSpec) -> np.ndarray:
+        if isinstance(index_spec, BlockTable):
+            new = _store_table(cache, states, index_spec)
+        elif isinstance(index_spec, ChunkPlan):
+            new = _store_slots(cache, states, *expand(index_spec, cache.shape[2]))
+        else:
+            slots = index_spec.slots
+            new = _store_slots(cache, states, np.arange(len(slots)), slots)
+        return np.asarray(new)
+
+
+@jax.jit
+def _store_table(cache: jax.Array, states: jax.Array, spec: BlockTable) -> jax.Array:
+    table, contexts, cu_q_lens = spec.block_table, spec.context_kv_lens, spec.cu_q_lens
+    block_size, rows = cache.shape[2], jnp.arange(table.shape[0])
+    if cu_q_lens is None:
+        tokens, positions = rows, contexts
+    else:
+        tokens = jnp.arange(states.shape[0])
+        rows = jnp.repeat(rows, jnp.diff(cu_q_lens), total_repeat_length=states.shape[0])
+        positions = contexts[rows] + tokens - cu_q_lens[rows]
+    slots = table[rows, positions // block_size] * block_size + positions % block_size
+    return _store_slots(cache, states, tokens, slots)
+
+
+@jax.jit
+def _store_slots(
+    cache: jax.Array, states: jax.Array, tokens: jax.Array, slots: jax.Array
+) -> jax.Array:
+    block_size = cache.shape[2]
+    return cache.at[slots // block_size, :, slots % block_size].set(states[tokens], mode="drop")
+
+
+adapter = AtSetAdapter()

@@ -1,0 +1,33 @@
+"""Plain indexed assignment in torch: `cache[blocks, :, offsets] = states`, an `index_put_`."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from functional_paged import IndexSpec
+
+from .._case import Case
+from ..adapters.bridge import tensor_over
+from ._torch_slots import tokens_and_slots
+
+
+class IndexPutAdapter:
+    """In place, in the memory of the case."""
+
+    name = "torch-index-put"
+
+    def info(self) -> dict[str, str]:
+        return {"torch": torch.__version__, "device": "cpu"}
+
+    def unsupported(self, case: Case) -> str | None:
+        return None
+
+    def store(self, cache: np.ndarray, states: np.ndarray, index_spec: IndexSpec) -> np.ndarray:
+        block_size = cache.shape[2]
+        tokens, slots = tokens_and_slots(index_spec, block_size)
+        tensor_over(cache)[slots // block_size, :, slots % block_size] = tensor_over(states)[tokens]
+        return cache
+
+
+adapter = IndexPutAdapter()

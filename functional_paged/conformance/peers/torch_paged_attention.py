@@ -1,0 +1,66 @@
+"""`PagedAttention.assign`, the page store of torch's experimental paged attention."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch.nn.attention.experimental._paged_attention import PagedAttention
+
+from functional_paged import BlockTable, IndexSpec
+
+from .._case import Case
+from ..adapters.bridge import tensor_over
+
+
+class PagedAttentionAdapter:
+    """One call a row, since a call takes as many tokens of each row; a decode batch is one call.
+
+    It stores a key and a value: both are the states, and the value's cache is the one that counts.
+    Its caches are `(1, kv_heads, num_slots, head_dim)`, so they are copies.
+    """
+
+    name = "torch-paged-attention"
+
+    def info(self) -> dict[str, str]:
+        return {"torch": torch.__version__, "device": "cpu"}
+
+    def unsupported(self, case: Case) -> str | None:
+        problem = case.build()
+        if not isinstance(problem.index_spec, BlockTable):
+            return "it takes positions in rows of a page table of its own"
+        if problem.index_spec.block_table.shape[-1] > problem.cache_shape[0]:
+            return "its page table has num_blocks columns"
+        return None
+
+    def store(self, cache: np.ndarray, states: np.ndarray, index_spec: IndexSpec) -> np.ndarray:
+        assert isinstance(index_spec, BlockTable)
+        num_blocks, kv_heads, block_size, head_dim = cache.shape
+        table = torch.from_numpy(index_spec.block_table)
+        paged = PagedAttention(num_blocks, block_size, len(table), device="cpu")
+        paged.page_table[:, : table.shape[1]] = table  # what `reserve` does for pages of its choice
+
+        head_major = np.ascontiguousarray(cache.swapaxes(0, 1))
+        v_cache = tensor_over(head_major).view(1, kv_heads, num_blocks * block_size, head_dim)
+        k_cache = v_cache.clone()
+        for batch_idx, input_pos, tokens in _calls(index_spec):
+            # (batch, num_tokens, kv_heads, head_dim) to (batch, kv_heads, num_tokens, head_dim)
+            val = tensor_over(states)[tokens].transpose(1, 2)
+            paged.assign(batch_idx, input_pos, val, val, k_cache, v_cache)
+        return head_major.swapaxes(0, 1)
+
+
+def _calls(spec: BlockTable) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+    """`batch_idx (batch,)`, `input_pos (batch, tokens)` and the tokens of each call to make."""
+    contexts = torch.from_numpy(spec.context_kv_lens)
+    if spec.cu_q_lens is None:
+        rows = torch.arange(len(contexts))
+        return [(rows, contexts[:, None], rows[:, None])]
+    calls = []
+    for row, (start, end) in enumerate(zip(spec.cu_q_lens[:-1], spec.cu_q_lens[1:], strict=True)):
+        tokens = torch.arange(int(start), int(end))
+        input_pos = contexts[row] + torch.arange(len(tokens))
+        calls.append((torch.tensor([row]), input_pos[None], tokens[None]))
+    return calls
+
+
+adapter = PagedAttentionAdapter()
