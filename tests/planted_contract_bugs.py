@@ -75,7 +75,7 @@ class ChangesItsStates(Loop):
         return cache
 
 
-@planted("C17")
+@planted("C20")
 class WritesBesideStridedStates(Loop):
     def write(self, cache, states, places):
         super().write(cache, states, places)

@@ -9,7 +9,7 @@ from functional_paged.conformance import Case, all_cases, run_case, run_cases
 from functional_paged.conformance._cases import large_cases
 from tests.planted_bugs import BUGS, Bug, Loop
 
-# What design section 8 asks for at least.
+# What has gone wrong in stores before, and must be found at the least.
 LEAST = {
     "OffByOneBlock": "off by one block",
     "SwapsHeadsAndHeadDim": "swapped axes",
