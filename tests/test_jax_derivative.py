@@ -22,7 +22,7 @@ from functional_paged import (  # noqa: E402
     store_single,
 )
 from functional_paged.conformance._bits import DTYPES  # noqa: E402
-from functional_paged.conformance._scenarios import table  # noqa: E402
+from functional_paged.conformance._steps import table  # noqa: E402
 from functional_paged.conformance._verdict import compare  # noqa: E402
 
 SHAPE = (5, 2, 3, 4)

@@ -24,7 +24,7 @@ from functional_paged import (  # noqa: E402
 )
 from functional_paged.conformance._bits import DTYPES, pattern  # noqa: E402
 from functional_paged.conformance._cases import forms_of  # noqa: E402
-from functional_paged.conformance._scenarios import table  # noqa: E402
+from functional_paged.conformance._steps import table  # noqa: E402
 from functional_paged.conformance._verdict import compare  # noqa: E402
 
 MIB = 2**20

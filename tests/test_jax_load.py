@@ -29,7 +29,7 @@ from functional_paged import (  # noqa: E402
 )
 from functional_paged.conformance._bits import DTYPES, pattern  # noqa: E402
 from functional_paged.conformance._cases import forms_of  # noqa: E402
-from functional_paged.conformance._scenarios import table  # noqa: E402
+from functional_paged.conformance._steps import table  # noqa: E402
 from functional_paged.conformance._verdict import compare  # noqa: E402
 
 SHAPE = (5, 2, 3, 7)

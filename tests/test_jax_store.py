@@ -25,7 +25,7 @@ from functional_paged import (  # noqa: E402
 from functional_paged._jax_scatter import _places  # noqa: E402
 from functional_paged.conformance._bits import DTYPES, as_bits, pattern  # noqa: E402
 from functional_paged.conformance._cases import forms_of  # noqa: E402
-from functional_paged.conformance._scenarios import table  # noqa: E402
+from functional_paged.conformance._steps import table  # noqa: E402
 from functional_paged.conformance._verdict import compare  # noqa: E402
 
 SHAPE = (5, 2, 3, 7)

@@ -19,7 +19,7 @@ from functional_paged import IndexSpec, SlotMapping, SpecError, _chunks, _slots,
 from functional_paged.conformance._bits import DTYPES, as_bits, pattern
 from functional_paged.conformance._cases import forms_of
 from functional_paged.conformance._problem import GuardedCache
-from functional_paged.conformance._scenarios import table
+from functional_paged.conformance._steps import table
 from functional_paged.conformance.adapters.bridge import tensor_over as tensor
 from tests.guarded import to_torch
 

@@ -13,7 +13,7 @@ from bridges.torch_inplace import TorchBackend
 from functional_paged import PAD, BlockTable, ChunkPlan, SlotMapping, SpecError, reference
 from functional_paged.conformance._bits import DTYPES, as_bits, pattern
 from functional_paged.conformance._cases import forms_of
-from functional_paged.conformance._scenarios import mapping, plan_of, table, with_cu_q_lens
+from functional_paged.conformance._steps import mapping, plan_of, table, with_cu_q_lens
 from functional_paged.conformance.adapters.bridge import tensor_over as tensor
 from tests.guarded import to_torch
 

@@ -14,7 +14,7 @@ import bridges
 from functional_paged import PAD, BlockTable, ChunkPlan, SlotMapping, SpecError, reference
 from functional_paged.conformance._bits import DTYPES, pattern
 from functional_paged.conformance._cases import forms_of
-from functional_paged.conformance._scenarios import table
+from functional_paged.conformance._steps import table
 from tests.guarded import to_torch
 
 store_single_ = functools.partial(bridges.store_single_, backend="torch")

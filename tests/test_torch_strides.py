@@ -14,7 +14,7 @@ import bridges
 from functional_paged import PAD, IndexSpec, SlotMapping, SpecError, reference
 from functional_paged.conformance._bits import DTYPES, as_bits, pattern
 from functional_paged.conformance._problem import LAYOUTS, GuardedCache
-from functional_paged.conformance._scenarios import table
+from functional_paged.conformance._steps import table
 from functional_paged.conformance.adapters.bridge import tensor_over as tensor
 from tests.guarded import to_torch
 

@@ -20,7 +20,8 @@ from ._crossing import (
 from ._invalid_cases import invalid_cases
 from ._memory_cases import memory_cases
 from ._recorded_cases import recorded_cases
-from ._scenarios import SCENARIOS, Step, table
+from ._scenarios import SCENARIOS
+from ._steps import Step, table
 
 # Axes pairwise different, in both orders; every block size and head size that has its own trouble.
 SHAPES: dict[Shape, str] = {

@@ -14,7 +14,8 @@ from functional_paged import PAD, BlockTable, ChunkPlan, IndexSpec, SlotMapping,
 from ._bits import DTYPES, pattern
 from ._case import Case
 from ._problem import Problem
-from ._scenarios import Scenario, Step
+from ._scenarios import Scenario
+from ._steps import Step
 
 Shape: TypeAlias = tuple[int, int, int, int]
 MAIN_SHAPE: Shape = (7, 3, 16, 46)

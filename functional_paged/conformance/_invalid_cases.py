@@ -17,7 +17,7 @@ from ._bits import DTYPES
 from ._case import Case, Kind
 from ._crossing import FORMS, MAIN_SHAPE, forms_of, pattern_of, problem
 from ._problem import Problem
-from ._scenarios import Step, mapping, plan_of, table, with_cu_q_lens
+from ._steps import Step, mapping, plan_of, table, with_cu_q_lens
 
 N, H, S, D = MAIN_SHAPE
 GOOD = table([[0, 1], [N - 1, 2]], [S - 1, 0], [2, 1])

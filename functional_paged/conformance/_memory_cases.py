@@ -13,7 +13,7 @@ from ._bits import DTYPES
 from ._case import Case
 from ._crossing import FORMS, MAIN_SHAPE, forms_of, pattern_of, problem
 from ._problem import LAYOUTS, Problem
-from ._scenarios import Step, mapping, plan_of, table
+from ._steps import Step, mapping, plan_of, table
 
 HEAD_DIMS = (1, 3, 46, 63, 80, 96, 192, 576)
 """Most are no multiple of a vector register; 192 and 576 are those of MLA models."""

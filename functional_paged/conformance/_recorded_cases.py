@@ -13,7 +13,7 @@ from ._case import Case
 from ._crossing import FORMS, Shape, forms_of
 from ._problem import Problem
 from ._recorded import recorded_kv
-from ._scenarios import table
+from ._steps import table
 
 
 def recorded_cases() -> Iterator[Case]:
