@@ -79,22 +79,13 @@ def _write_rows(
     offsets: torch.Tensor,
     any_stored: torch.Tensor | None,
 ) -> None:
-    cache, states = _as_integers(cache, states)
-    by_slot = cache.permute(0, 2, 1, 3)
-    written = states.index_select(0, rows)
+    # As integers: some dtypes have no index_put_, and floats may lose NaN payloads (C16).
+    bits = _BITS[cache.dtype.itemsize]
+    by_slot = cache.view(bits).permute(0, 2, 1, 3)
+    written = states.view(bits).index_select(0, rows)
     if any_stored is not None:
         written = torch.where(any_stored, written, by_slot[blocks[:1], offsets[:1]])
     by_slot.index_put_((blocks, offsets), written)
-
-
-def _as_integers(cache: torch.Tensor, states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Both as integers: some dtypes have no index_put_, and floats may lose NaN payloads (C16)."""
-    try:
-        # Eight bytes at a time where rows and strides allow: up to 1.7 times as fast on the CPU.
-        return cache.view(torch.int64), states.view(torch.int64)
-    except RuntimeError:
-        bits = _BITS[cache.dtype.itemsize]
-        return cache.view(bits), states.view(bits)
 
 
 # Not torch.library.custom_op, which costs ten times as much a call. The operator returns nothing:

@@ -1,0 +1,98 @@
+"""What a store costs, as a ratio to copying its states: the least that any store can do.
+
+    python benchmarks/store.py [--trace FILE]
+
+A trace is a file of JSON lines with `input_length`, such as Mooncake's; its quartiles are the
+prefills. Without one, three lengths are built in. Each number is the best of several runs, in one
+process: ratios may be compared, times of different machines may not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+
+import bridges
+from functional_paged import BlockTable, store_single_donated
+
+KV_HEADS, BLOCK_SIZE, HEAD_DIM = 8, 16, 128
+DECODE_BATCH = 32
+PREFILLS = (512, 2048, 8192)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--trace", type=Path)
+    trace = parser.parse_args().trace
+    print(f"{KV_HEADS} heads of {HEAD_DIM}, blocks of {BLOCK_SIZE}, bfloat16, times the copy")
+    print(f"{'step':>16}  {'torch':>6}  {'plan':>6}  {'JAX':>6}")
+    steps = {f"decode {DECODE_BATCH}": decode_step()}
+    for length in PREFILLS if trace is None else quartiles(trace):
+        steps[f"prefill {length}"] = prefill_step(length)
+    for name, (spec, num_tokens) in steps.items():
+        measure(name, spec, num_tokens)
+
+
+def quartiles(trace: Path) -> list[int]:
+    lengths = [json.loads(line)["input_length"] for line in trace.read_text().splitlines()]
+    return [int(length) for length in statistics.quantiles(lengths, n=4)]
+
+
+def decode_step() -> tuple[BlockTable, int]:
+    blocks = np.random.default_rng(0).permutation(4 * DECODE_BATCH).reshape(DECODE_BATCH, 4)
+    contexts = np.arange(DECODE_BATCH) % (4 * BLOCK_SIZE)
+    return BlockTable(blocks.astype(np.int32), contexts.astype(np.int32)), DECODE_BATCH
+
+
+def prefill_step(length: int) -> tuple[BlockTable, int]:
+    width = -(-length // BLOCK_SIZE)
+    blocks = np.random.default_rng(0).permutation(width)[None].astype(np.int32)
+    return BlockTable(blocks, np.int32([0]), np.int32([0, length])), length
+
+
+def measure(name: str, spec: BlockTable, num_tokens: int) -> None:
+    shape = (int(spec.block_table.max()) + 1, KV_HEADS, BLOCK_SIZE, HEAD_DIM)
+    cache = torch.zeros(shape, dtype=torch.bfloat16)
+    states = torch.randn(num_tokens, KV_HEADS, HEAD_DIM).bfloat16()
+    arrays = {k: torch.from_numpy(v) for k, v in vars(spec).items() if v is not None}
+    torch_spec = BlockTable(**arrays)
+    step = bridges.plan(torch_spec, cache=cache, num_tokens=num_tokens, backend="torch")
+    copy = best(lambda: states.clone())
+    store = best(lambda: bridges.store_single_(cache, states, step))
+    planned = best(
+        lambda: bridges.plan(torch_spec, cache=cache, num_tokens=num_tokens, backend="torch")
+    )
+    in_jax = [jnp.zeros(shape, jnp.bfloat16)]
+    jax_states, jax_spec = jnp.ones(states.shape, jnp.bfloat16), jax.tree.map(jnp.asarray, spec)
+
+    def donated() -> None:
+        in_jax[0] = store_single_donated(in_jax[0], jax_states, jax_spec)
+        in_jax[0].block_until_ready()
+
+    ratios = [store, planned, best(donated)]
+    print(f"{name:>16}  " + "  ".join(f"{each / copy:6.1f}" for each in ratios))
+
+
+def best(call: Callable[[], object], rounds: int = 7, seconds: float = 0.05) -> float:
+    call()
+    times = []
+    for _ in range(rounds):
+        calls, start = 0, time.perf_counter()
+        while time.perf_counter() - start < seconds:
+            call()
+            calls += 1
+        times.append((time.perf_counter() - start) / calls)
+    return min(times)
+
+
+if __name__ == "__main__":
+    main()
