@@ -98,13 +98,15 @@ def index_specs(size: Sizes, *, hostile: bool = True) -> st.SearchStrategy[Index
 
 @st.composite
 def problems(draw: st.DrawFn, *, hostile: bool = True) -> Problem:
-    """A whole store: sizes, dtype, memory layout, states and spec."""
+    """A whole store: sizes, dtype, memory layout, strided states and spec."""
     size = draw(sizes())
     shape = size.cache_shape(draw(st.integers(1, 3)), draw(st.sampled_from([1, 2, 5, 8])))
     dtype = draw(st.sampled_from(list(DTYPES.values())))
     spec = draw(index_specs(size, hostile=hostile))
-    states_shape = (size.num_tokens, shape[1], shape[3])
-    states = pattern(math.prod(states_shape), dtype, salt=2).reshape(states_shape)
+    # Rows of a larger tensor: every other token, a slice of its heads.
+    step, more = draw(st.sampled_from([1, 2])), draw(st.integers(0, 2))
+    whole = (step * size.num_tokens, shape[1] + more, shape[3])
+    states = pattern(math.prod(whole), dtype, salt=2).reshape(whole)[::step, more:]
     return Problem(shape, dtype, states, spec, draw(st.sampled_from(LAYOUTS)))
 
 
