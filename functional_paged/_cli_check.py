@@ -57,6 +57,10 @@ def check_command(options: CheckOptions) -> int:
     if not cases:
         console.print(f"no case matches {escape(options.pattern)}")
         return 2
+    for file in (options.json_file, options.html_file, options.ledger_draft):
+        if file is not None and not file.parent.is_dir():  # said before the run, not after it
+            console.print(f"[bold red]the folder of {escape(str(file))} must exist[/]")
+            return 2
     try:
         ledgers = {ledger.backend: ledger for ledger in map(read_ledger, options.ledgers)}
         runs = _run_all(console, options, cases, ledgers)
@@ -172,16 +176,16 @@ def _print_first_failure(console: Console, run: BackendRun) -> None:
 def _write_files(console: Console, options: CheckOptions, runs: Sequence[BackendRun]) -> None:
     written = []
     if options.json_file is not None:
-        options.json_file.write_text(json.dumps(report(runs), indent=1) + "\n")
+        options.json_file.write_text(json.dumps(report(runs), indent=1) + "\n", "utf-8")
         written.append(options.json_file)
     if options.html_file is not None:
         from .conformance._html import to_html
 
-        options.html_file.write_text(to_html(report(runs)))
+        options.html_file.write_text(to_html(report(runs)), "utf-8")
         written.append(options.html_file)
     if options.ledger_draft is not None:
-        drafts = [draft_ledger(run.name, run.results) for run in runs]
-        options.ledger_draft.write_text(drafts[0])
+        draft = draft_ledger(runs[0].name, runs[0].results)
+        options.ledger_draft.write_text(draft, "utf-8")
         written.append(options.ledger_draft)
     for file in written:
         console.print(f"written: {file}", highlight=False, markup=False)

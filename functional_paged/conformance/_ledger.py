@@ -96,7 +96,7 @@ def read_ledger(file: Path) -> Ledger:
         that stands there twice.
     """
     try:
-        fields = tomllib.loads(file.read_text())
+        fields = tomllib.loads(file.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise LedgerError(f"{file}: {error}") from error
     _expect(file, "the ledger", fields, {"backend": str, "known": list}, optional={"known"})

@@ -53,7 +53,7 @@ def vectors() -> str:
 
 def shipped_vectors() -> str:
     """The text of the file in the package."""
-    return (resources.files("functional_paged.conformance") / "data" / NAME).read_text()
+    return (resources.files("functional_paged.conformance") / "data" / NAME).read_text("utf-8")
 
 
 def _vector(case: Case) -> dict[str, Any]:
