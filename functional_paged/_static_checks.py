@@ -113,7 +113,9 @@ def check_devices(arrays: dict[str, Array]) -> None:
             first_name, first_place = name, place
         elif place != first_place:
             raise SpecError(
-                "C3", f"{name} must be on the device of {first_name} = {first_place}, got {place}"
+                "C3",
+                f"{name} must be on the device of {first_name} = {_place_name(first_place)}, "
+                f"got {_place_name(place)}",
             )
 
 
@@ -144,6 +146,10 @@ def _check_length(name: str, array: Array, expected: int, meaning: str) -> None:
         raise SpecError(
             "C1", f"{name}.shape[0] = {array.shape[0]} must equal {meaning} = {expected}"
         )
+
+
+def _place_name(place: object) -> str:
+    return " and ".join(sorted(map(str, place))) if isinstance(place, frozenset) else str(place)
 
 
 def _shape(array: Array) -> str:

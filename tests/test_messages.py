@@ -249,3 +249,15 @@ def test_c3_arrays_of_two_devices() -> None:
         "C3: context_kv_lens must be on the device of block_table = cpu, got meta"
     )
     to_slots(BlockTable(here.reshape(1, 1), here), cache_shape=SHAPE, num_tokens=1)
+
+
+def test_c3_arrays_of_two_jax_devices() -> None:
+    jax = pytest.importorskip("jax")
+    here, away = (jax.device_put(i32(0), place) for place in jax.devices()[:2])
+    with pytest.raises(SpecError) as caught:
+        to_slots(BlockTable(here[None], away), cache_shape=SHAPE, num_tokens=1)
+    assert str(caught.value) == (
+        f"C3: context_kv_lens must be on the device of block_table = {jax.devices()[0]}, "
+        f"got {jax.devices()[1]}"
+    )
+    to_slots(BlockTable(here[None], i32(0)), cache_shape=SHAPE, num_tokens=1)
