@@ -38,9 +38,13 @@ def placement(array: Array) -> object | None:
     return None if is_tracer or not array.committed else frozenset(array.devices())
 
 
-def namespace_of(*arrays: Array) -> Any:
-    """The array-API namespace that computes on these arrays."""
-    return array_api_compat.array_namespace(*arrays)
+def namespace_of(**arrays: Array) -> Any:
+    """The array-API namespace that computes on the named arrays: C3 if there is none for all."""
+    try:
+        return array_api_compat.array_namespace(*arrays.values())
+    except TypeError:
+        kinds = ", ".join(f"{name} of {type(x).__module__}" for name, x in arrays.items())
+        raise SpecError("C3", f"all arrays must be of one framework, got {kinds}") from None
 
 
 def device_for_new(array: Array) -> Any:

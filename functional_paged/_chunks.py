@@ -36,7 +36,7 @@ def plan_chunks(index_spec: IndexSpec, *, cache_shape: CacheShape, num_tokens: i
              [ 0,  0,  0,  0]], dtype=int32)
     """
     slots = to_slots(index_spec, cache_shape=cache_shape, num_tokens=num_tokens).slots
-    xp = namespace_of(slots)
+    xp = namespace_of(slots=slots)
     block_size = cache_shape[2]
     bound = min(num_tokens, _most_chunks(index_spec, block_size, num_tokens))
     return ChunkPlan(_runs(xp, slots, block_size, bound))

@@ -70,7 +70,7 @@ def to_slots(index_spec: IndexSpec, *, cache_shape: CacheShape, num_tokens: int)
     check_cache_shape(cache_shape)
     arrays = spec_arrays(index_spec)
     check_devices(arrays)
-    xp = namespace_of(*arrays.values())
+    xp = namespace_of(**arrays)
     return SlotMapping(slots_in(xp, index_spec, cache_shape, num_tokens))
 
 

@@ -260,4 +260,15 @@ def test_c3_arrays_of_two_jax_devices() -> None:
         f"C3: context_kv_lens must be on the device of block_table = {jax.devices()[0]}, "
         f"got {jax.devices()[1]}"
     )
-    to_slots(BlockTable(here[None], i32(0)), cache_shape=SHAPE, num_tokens=1)
+    to_slots(BlockTable(here[None], here), cache_shape=SHAPE, num_tokens=1)
+
+
+def test_c3_arrays_of_two_frameworks() -> None:
+    torch = pytest.importorskip("torch")
+    mixed = BlockTable(i32([0]), torch.zeros(1, dtype=torch.int32))
+    with pytest.raises(SpecError) as caught:
+        to_slots(mixed, cache_shape=SHAPE, num_tokens=1)
+    assert str(caught.value) == (
+        "C3: all arrays must be of one framework, got block_table of numpy, "
+        "context_kv_lens of torch"
+    )
