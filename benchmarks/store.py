@@ -30,7 +30,7 @@ PREFILLS = (512, 2048, 8192)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--trace", type=Path)
     trace = parser.parse_args().trace
     print(f"{KV_HEADS} heads of {HEAD_DIM}, blocks of {BLOCK_SIZE}, bfloat16, times the copy")
@@ -56,7 +56,7 @@ def decode_step() -> tuple[BlockTable, int]:
 def prefill_step(length: int) -> tuple[BlockTable, int]:
     width = -(-length // BLOCK_SIZE)
     blocks = np.random.default_rng(0).permutation(width)[None].astype(np.int32)
-    return BlockTable(blocks, np.int32([0]), np.int32([0, length])), length
+    return BlockTable(blocks, np.zeros(1, np.int32), np.array([0, length], np.int32)), length
 
 
 def measure(name: str, spec: BlockTable, num_tokens: int) -> None:

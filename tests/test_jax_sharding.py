@@ -143,10 +143,10 @@ def test_c3_states_on_one_of_the_devices():
     spec = FORMS["SlotMapping"]
     with pytest.raises(SpecError) as error:
         store_single(cache, jax.device_put(states, jax.devices()[0]), spec)
-    everywhere, here = frozenset(jax.devices()[:8]), frozenset(jax.devices()[:1])
+    everywhere = " and ".join(map(str, jax.devices()[:8]))
     assert error.value.clause == "C3"
     assert str(error.value) == (
-        f"C3: states must be on the device of cache = {everywhere}, got {here}"
+        f"C3: states must be on the device of cache = {everywhere}, got {jax.devices()[0]}"
     )
     assert store_single(cache, jax.device_put(states, states_sharding), spec).any()
     assert store_single(cache, states, spec).any()  # not bound to a device
