@@ -50,7 +50,8 @@ def plan(
 ) -> StorePlan:
     """Check and lower an index spec once, for all stores of one step.
 
-    Nothing is written and, without `check`, nothing waits for the device.
+    Nothing is written. Without `check` nothing waits for the device either, but for the trials that
+    the ixformer backend makes before its first call of a kind.
 
     Args:
       index_spec: any of the three forms, of torch tensors on the device of `cache`.

@@ -92,7 +92,7 @@ def run(name: str) -> BackendRun:
             reason = adapter.unsupported(case)
             status = "unsupported" if reason else "fail"
             results[case.id] = Result(case, status, reason or "not run, as it would crash or hang")
-    known, errors = ledger.apply([results[case.id] for case in cases], whole_suite=True)
+    known, errors = ledger.apply([results[case.id] for case in cases])
     errors += [f"{result.case.id} fails" for result in known if result.status == "fail"]
     if errors:
         raise SystemExit("\n".join(f"{name}: {error}" for error in errors))

@@ -17,7 +17,7 @@ from rich.table import Table
 from ._clauses import CLAUSES
 from .conformance import BackendNotFound, BackendRun, Case, Result, all_cases, run_backend
 from .conformance._adapter import DEFAULT_BACKENDS
-from .conformance._cases import large_cases
+from .conformance._cases import every_case
 from .conformance._ledger import Ledger, LedgerError, draft_ledger, read_ledger
 from .conformance._report import counts_of, report
 
@@ -67,7 +67,7 @@ def check_command(options: CheckOptions) -> int:
     except (BackendNotFound, LedgerError) as error:
         console.print(f"[bold red]{escape(str(error))}[/]", highlight=False)
         return 2
-    runs, contradictions = _apply(ledgers, runs, whole_suite=len(cases) == len(all_cases()))
+    runs, contradictions = _apply(ledgers, runs)
     _show(console, cases, runs)
     for text in contradictions:
         console.print(f"[bold red]ledger:[/] {escape(text)}", highlight=False)
@@ -76,10 +76,9 @@ def check_command(options: CheckOptions) -> int:
 
 
 def _chosen(options: CheckOptions) -> list[Case]:
-    cases = [*all_cases(), *(large_cases() if options.large else ())]
     return [
         case
-        for case in cases
+        for case in (every_case() if options.large else all_cases())
         if fnmatchcase(case.id, options.pattern) and (case.quick or not options.quick)
     ]
 
@@ -96,7 +95,8 @@ def _run_all(
     with Progress(console=console, transient=True) as progress:
         for backend in options.backends or DEFAULT_BACKENDS:
             task = progress.add_task(escape(backend), total=len(cases))
-            ledger = ledgers.get(backend)
+            # A ledger has the adapter's name, which only loading the adapter tells.
+            ledger = ledgers.get(run_backend(backend, ()).name) if ledgers else None
             skipped = [c for c in cases if ledger is not None and ledger.not_to_run(c)]
             run = run_backend(
                 backend,
@@ -112,13 +112,13 @@ def _run_all(
 
 
 def _apply(
-    ledgers: dict[str, Ledger], runs: Sequence[BackendRun], *, whole_suite: bool
+    ledgers: dict[str, Ledger], runs: Sequence[BackendRun]
 ) -> tuple[list[BackendRun], list[str]]:
     applied, contradictions = [], []
     for run in runs:
         results, errors = run.results, []
         if run.name in ledgers:
-            known, errors = ledgers[run.name].apply(run.results, whole_suite=whole_suite)
+            known, errors = ledgers[run.name].apply(run.results)
             results = tuple(known)
         applied.append(replace(run, results=results))
         contradictions += [f"{run.name}: {error}" for error in errors]

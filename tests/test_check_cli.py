@@ -29,6 +29,12 @@ class Idle(Base):
     def unsupported(self, case):
         return "not today"
 
+class Dies(Base):
+    name = "dies"
+    def store(self, cache, states, index_spec):
+        import os
+        os._exit(9)
+
 class Wraps(Base):
     name = "wraps"
     def store(self, cache, states, index_spec):
@@ -106,6 +112,15 @@ def test_the_ledger_turns_known_failures_green_and_stale_entries_red(adapters: P
     assert status == 1
     assert "backend 'right' was not run" in output
     assert run(*words, "--ledger", "missing.toml")[0] == 2
+
+
+def test_a_case_that_the_ledger_calls_unsupported_is_not_run(adapters: Path) -> None:
+    words = ("--backend", "my_adapters:Dies", "--jobs", "1")
+    assert run(*words, "--cases", "c7*bf16*", "--write-ledger", "dies.toml")[0] == 1
+    # The ledger has the adapter's name, the command line its path.
+    status, output = run(*words, "--cases", "c7*bf16*", "--ledger", "dies.toml")
+    assert status == 2  # nothing is left that ran
+    assert "6 unsupported: not run: see the ledger" in output
 
 
 @pytest.mark.parametrize("option", ["--json", "--html", "--write-ledger"])

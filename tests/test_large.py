@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import os
-
 import numpy as np
 import pytest
 
 from functional_paged import BlockTable, SlotMapping, SpecError, to_slots
+from functional_paged.conformance._run import free_bytes
 
 # (2**15 + 1) * 2**16 elements: the last block begins past 2**31.
 SHAPE = (2**15 + 1, 16, 32, 128)
 LAST = SHAPE[0] - 1
 
 
-def available_bytes() -> int:
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-
-
 needs_memory = pytest.mark.skipif(
-    available_bytes() < 6 * 2**30, reason="needs 6 GiB of free memory for caches of 2 GiB"
+    free_bytes() < 6 * 2**30, reason="needs 6 GiB of free memory for caches of 2 GiB"
 )
 
 

@@ -60,9 +60,14 @@ def large_cases() -> tuple[Case, ...]:
     )
 
 
+def every_case() -> tuple[Case, ...]:
+    """The whole suite, with the large cases."""
+    return (*all_cases(), *large_cases())
+
+
 @functools.cache
 def _by_id() -> dict[str, Case]:
-    return {case.id: case for case in (*all_cases(), *large_cases())}
+    return {case.id: case for case in every_case()}
 
 
 def find_case(case_id: str) -> Case:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ._case import Case
+from ._cases import every_case
 from ._run import Result
 
 if sys.version_info >= (3, 11):
@@ -61,30 +62,26 @@ class Ledger:
         known = self.find(case)
         return known is not None and known.status == "unsupported"
 
-    def apply(
-        self, results: Iterable[Result], *, whole_suite: bool
-    ) -> tuple[list[Result], list[str]]:
-        """Turn known failures into `xfail`, and list what contradicts the ledger.
+    def apply(self, results: Iterable[Result]) -> tuple[list[Result], list[str]]:
+        """Turn this backend's known failures into `xfail`, and list what contradicts the ledger.
 
-        Args:
-          results: of this backend.
-          whole_suite: whether every case is among them; otherwise an entry may match none.
+        An id must match a case of the suite, whether or not that case was run.
         """
-        results = list(results)
-        applied, errors, used = [], [], set()
+        applied, errors = [], []
         for result in results:
             known = self.find(result.case)
             if known is None:
                 applied.append(result)
                 continue
-            used.add(known)
             words = f"{known.reason} {known.link}".strip()
             if known.status == "xfail" and result.status == "pass":
                 errors.append(f"{result.case.id} passes, but the ledger says: {known.reason}")
             status = "xfail" if result.status == "fail" else result.status
             applied.append(replace(result, status=status, ledger=words))
-        if whole_suite:
-            errors += [f"id {k.id!r} matches no case" for k in self.known if k not in used]
+        suite = every_case()
+        for known in self.known:
+            if not any(known.matches(case) for case in suite):
+                errors.append(f"id {known.id!r} matches no case")
         return applied, errors
 
 

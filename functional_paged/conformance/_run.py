@@ -166,10 +166,15 @@ def _no_room(case: Case) -> str | None:
     """Why a cache of more than 2 GiB, and the copies that a backend makes of it, do not fit."""
     if case.kind != "large":
         return None
-    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    free = free_bytes()
     if free >= LARGE_CASE_BYTES:
         return None
     return f"needs {LARGE_CASE_BYTES >> 30} GiB of free memory, there are {free / 2**30:.1f}"
+
+
+def free_bytes() -> int:
+    """Memory that nothing uses."""
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _bits_of(problem: Problem) -> tuple[list[bytes], bytes]:
