@@ -88,8 +88,9 @@ def _write_rows(
     by_slot.index_put_((blocks, offsets), written)
 
 
-# Not torch.library.custom_op, which costs ten times as much a call. The operator returns nothing:
-# one that returns its mutated argument loses the write under torch.compile.
+# Not torch.library.custom_op, which costs a call about three times as much on the host (see
+# benchmarks/ixformer_overhead.py). The operator returns nothing: one that returns its mutated
+# argument loses the write under torch.compile.
 _library = torch.library.Library("functional_paged", "DEF")
 _library.define(
     "write_rows(Tensor(a!) cache, Tensor states, Tensor rows, Tensor blocks, Tensor offsets, "
