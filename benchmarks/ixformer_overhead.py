@@ -16,7 +16,7 @@ import torch
 
 import bridges
 from bridges.ixformer import IxformerBackend
-from bridges.ixformer_model import ModelFunctions
+from bridges.ixformer.model import ModelFunctions
 from functional_paged import SlotMapping
 
 CALLS, ROUNDS = 2000, 30

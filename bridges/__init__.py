@@ -2,8 +2,8 @@
 
 from ._backend import Backend, BackendUnsupported
 from ._plan import StorePlan, plan
+from ._registry import available_backends
 from ._store import store_single_
-from .registry import available_backends
 
 __all__ = [
     "Backend",

@@ -8,12 +8,10 @@ from typing import Any
 import array_api_compat.torch as xp
 import torch
 
-from functional_paged import PAD, IndexSpec, SpecError, check_spec
-from functional_paged import _static_checks as static_checks
-from functional_paged._arrays import is_array
-from functional_paged._slots import slots_in
+from functional_paged import PAD, IndexSpec, SpecError, check_spec, internal
+from functional_paged.internal import is_array, slots_in
 
-from . import registry
+from . import _registry as registry
 from ._backend import Backend
 
 
@@ -77,9 +75,9 @@ def plan(
       >>> plan(spec, cache=cache, num_tokens=1, backend="torch").num_blocks
       2
     """
-    static_checks.check_index_spec(index_spec)
-    check_torch(cache=cache, **static_checks.spec_arrays(index_spec))
-    static_checks.check_load(cache, index_spec)
+    internal.check_index_spec(index_spec)
+    check_torch(cache=cache, **internal.spec_arrays(index_spec))
+    internal.check_load(cache, index_spec)
     num_blocks, kv_heads, block_size, head_dim = cache.shape
     cache_shape = (num_blocks, kv_heads, block_size, head_dim)
     if check:

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 import array_api_compat.torch as xp
 import torch
 
-from functional_paged import BlockTable, ChunkPlan, IndexSpec, SpecError
-from functional_paged import _static_checks as static_checks
-from functional_paged._slots import destinations
+from functional_paged import BlockTable, ChunkPlan, IndexSpec, SpecError, internal
+from functional_paged.internal import destinations
 
 from ._backend import BackendUnsupported
 from ._store import store_single_
@@ -126,9 +125,9 @@ def build_paged_kv_chunk_metadata(
       [[0, 4, 15, 1], [1, 2, 0, 2]]
     """
     spec = BlockTable(block_table, context_kv_lens, cu_q_lens)
-    static_checks.check_index_spec(spec)
-    static_checks.check_cache_shape((0, 0, block_size, 0))
-    static_checks.check_devices(static_checks.spec_arrays(spec))
+    internal.check_index_spec(spec)
+    internal.check_cache_shape((0, 0, block_size, 0))
+    internal.check_devices(internal.spec_arrays(spec))
     to = destinations(xp, spec, block_size, _tokens_named(spec))
     stored = to.named & (to.block >= 0)  # C8; a planner does not know num_blocks (C12)
     edge = torch.ones_like(stored[:1])

@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 
 from functional_paged import PAD, BlockTable, ChunkPlan, IndexSpec, SlotMapping, explain
-from functional_paged._explain.svg import to_svg
 
 FOLDER = Path(__file__).parent / "img"
 
@@ -29,7 +28,7 @@ class Drawing:
 
     def svg(self) -> str:
         """The text of the drawing."""
-        return to_svg(explain(self.spec, cache_shape=self.cache_shape, num_tokens=self.num_tokens))
+        return explain(self.spec, cache_shape=self.cache_shape, num_tokens=self.num_tokens).to_svg()
 
 
 def i32(*values: object) -> np.ndarray:

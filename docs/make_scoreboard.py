@@ -12,7 +12,6 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
-from functional_paged._clauses import CLAUSES, SPEC_VERSION
 from functional_paged.conformance import (
     BackendNotFound,
     BackendRun,
@@ -21,10 +20,11 @@ from functional_paged.conformance import (
     find_adapter,
     run_backend,
 )
-from functional_paged.conformance._ledger import Ledger, read_ledger
+from functional_paged.conformance.run.ledger import Ledger, read_ledger
+from functional_paged.internal import CLAUSES, SPEC_VERSION
 
 FOLDER = Path(__file__).parent
-LEDGERS = FOLDER.parent / "ledger"
+LEDGERS = FOLDER.parent / "functional_paged" / "conformance" / "peers"
 
 SHIPPED = ("reference", "jax", "jax-donated", "torch")
 PEERS = {
@@ -61,7 +61,7 @@ The operations are general, or made for one engine. None of them promises what
 [the specification](spec.md) says, so a case that fails is not called a bug: it is what a caller has
 to see to for that clause to hold. Where an operation takes one index a token, the index arithmetic
 is the caller's, and is written here the plain way, without masks. The adapters are in
-`functional_paged/conformance/peers/`, the known failures with their reasons in `ledger/`.
+`functional_paged/conformance/peers/`, each beside a ledger of its known failures.
 
 This is one run on the CPU of one machine with the versions below. Other versions and other devices
 may do otherwise.
@@ -81,7 +81,7 @@ def run(name: str) -> BackendRun:
       BackendNotFound: it cannot load.
       SystemExit: its ledger does not know a failure, or knows one that there is not.
     """
-    file = LEDGERS / f"{name}.toml"
+    file = LEDGERS / f"{name.replace('-', '_')}.toml"
     ledger = read_ledger(file) if file.exists() else Ledger(name, ())
     adapter, cases = find_adapter(name), all_cases()
     kept = [case for case in cases if not ledger.not_to_run(case)]

@@ -6,21 +6,23 @@ from typing import TYPE_CHECKING, Any
 
 from ._chunks import plan_chunks
 from ._errors import SpecError
-from ._explain import explain
 from ._slots import to_slots
 from ._spec import PAD, BlockTable, ChunkPlan, IndexSpec, SlotMapping
 from ._value_checks import check_spec
 
 if TYPE_CHECKING:
-    from ._jax_jit import compiler_options, jit, store_single_donated
-    from ._jax_store import load_single, store_single
+    from ._explain import explain
+    from ._jax.jit import compiler_options, jit, store_single_donated
+    from ._jax.store import load_single, store_single
 
-_JAX_NAMES = {
-    "compiler_options": "_jax_jit",
-    "jit": "_jax_jit",
-    "load_single": "_jax_store",
-    "store_single": "_jax_store",
-    "store_single_donated": "_jax_jit",
+# What loads with the first use of its name: JAX, and drawing. The rest works without either.
+_LAZY = {
+    "compiler_options": "_jax.jit",
+    "explain": "_explain",
+    "jit": "_jax.jit",
+    "load_single": "_jax.store",
+    "store_single": "_jax.store",
+    "store_single_donated": "_jax.jit",
 }
 
 __all__ = [
@@ -43,12 +45,11 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # JAX loads with the first name that needs it, so that the rest works without JAX.
-    if name not in _JAX_NAMES:
+    if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    value = globals()[name] = getattr(import_module(f".{_JAX_NAMES[name]}", __name__), name)
+    value = globals()[name] = getattr(import_module(f".{_LAZY[name]}", __name__), name)
     return value
 
 

@@ -10,9 +10,9 @@ import numpy as np
 
 from functional_paged import IndexSpec, SlotMapping, reference
 from functional_paged.conformance import BackendRun, Case, Problem, run_case
-from functional_paged.conformance._report import report
-from functional_paged.conformance._verdict import Fate
-from functional_paged.conformance.adapters.reference_loops import ReferenceAdapter
+from functional_paged.conformance.adapters.reference import ReferenceAdapter
+from functional_paged.conformance.report.results import report
+from functional_paged.conformance.run.compare import Fate
 
 SHAPE = (5, 2, 4, 3)
 SLOTS = (6, 7, 13)

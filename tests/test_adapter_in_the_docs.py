@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from functional_paged.conformance import run_backend
-from functional_paged.conformance._cases import all_cases
+from functional_paged.conformance.cases.suite import all_cases
 
 ROOT = Path(__file__).parents[1]
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 import bridges
-from bridges import BackendUnsupported, registry
+from bridges import BackendUnsupported
+from bridges import _registry as registry
 from bridges.torch_inplace import TorchBackend
 from functional_paged import SlotMapping
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from functional_paged._cli_app import app
+from functional_paged._cli.app import app
 
 ADAPTER = """
 from functional_paged import reference

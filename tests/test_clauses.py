@@ -9,7 +9,7 @@ import pytest
 
 from functional_paged import PAD, BlockTable, ChunkPlan, IndexSpec, SlotMapping, SpecError
 from functional_paged.conformance import find_adapter
-from functional_paged.conformance._bits import DTYPES, as_bits, pattern
+from functional_paged.conformance.bits import DTYPES, as_bits, pattern
 
 NUM_BLOCKS, KV_HEADS, BLOCK_SIZE, HEAD_DIM = 6, 3, 2, 5
 SHAPE = (NUM_BLOCKS, KV_HEADS, BLOCK_SIZE, HEAD_DIM)

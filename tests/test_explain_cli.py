@@ -15,8 +15,8 @@ import pytest
 from typer.testing import CliRunner
 
 from functional_paged import BlockTable, ChunkPlan, SlotMapping
-from functional_paged._cli_app import app
-from functional_paged._cli_explain import MOST_TOKENS, explain_command
+from functional_paged._cli.app import app
+from functional_paged._cli.explain import MOST_TOKENS, explain_command
 from functional_paged._explain.spec_json import parse_spec
 
 SIZES = {"num_blocks": 6, "block_size": 2, "num_tokens": 2}

@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from functional_paged.conformance import all_cases
-from functional_paged.conformance._cases import large_cases
+from functional_paged.conformance.cases.suite import large_cases
 from tests.planted_bugs import BUGS
 
 ROOT = Path(__file__).parents[1]

@@ -11,7 +11,7 @@ NO_JAX = without("jax", "jaxlib", "jaxtyping", "beartype", "ml_dtypes")
 BRIDGE = """
 import torch, bridges
 from bridges.ixformer import IxformerBackend
-from bridges.ixformer_model import ModelFunctions
+from bridges.ixformer.model import ModelFunctions
 from functional_paged import BlockTable, SlotMapping
 backend = IxformerBackend(ModelFunctions(), device_check=False)
 cache = torch.zeros(4, 1, 2, 3)
@@ -28,11 +28,11 @@ assert "ixformer" in bridges.available_backends()["ixformer"]
 
 PROBE = """
 from bridges.ixformer import ProbeReport, probe
-from bridges.ixformer_model import ModelFunctions
+from bridges.ixformer.model import ModelFunctions
 report = probe(ModelFunctions(), "cpu")
 assert report.proves("prefill")
 assert ProbeReport.from_json(report.to_json()) == report
-from functional_paged._cli_probe import probe_command
+from bridges.ixformer.probe_command import probe_command
 assert probe_command(None) == 2
 """
 

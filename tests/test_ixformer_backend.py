@@ -12,10 +12,10 @@ import torch
 
 import bridges
 from bridges import BackendUnsupported
-from bridges._ixformer import prover as prover_module
-from bridges._ixformer import specs as trial_specs
 from bridges.ixformer import NATIVE, SAFE, IxformerBackend
-from bridges.ixformer_model import PLAUSIBLE, KernelSemantics, ModelFunctions
+from bridges.ixformer import proofs as prover_module
+from bridges.ixformer import trial_specs as trial_specs
+from bridges.ixformer.model import PLAUSIBLE, KernelSemantics, ModelFunctions
 from functional_paged import BlockTable, SlotMapping, SpecError, check_spec
 from tests.guarded import PLAIN, Guarded, a_states, i32, store, to_torch, valid_specs
 

@@ -7,9 +7,8 @@ import torch
 
 import bridges
 from bridges import _plan
-from bridges._ixformer import op
-from bridges.ixformer import NATIVE, IxformerBackend
-from bridges.ixformer_model import KernelSemantics, ModelFunctions
+from bridges.ixformer import NATIVE, IxformerBackend, op
+from bridges.ixformer.model import KernelSemantics, ModelFunctions
 from functional_paged import BlockTable, ChunkPlan, SlotMapping, _slots
 from tests.guarded import PLAIN, Guarded, a_states, i32, to_torch
 from tests.test_torch_compile import BACKENDS, as_users_import_it

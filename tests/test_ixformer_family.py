@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from bridges import BackendUnsupported
-from bridges._ixformer import prover as prover_module
 from bridges.ixformer import IxformerBackend
-from bridges.ixformer_model import PLAUSIBLE, KernelSemantics, ModelFunctions
+from bridges.ixformer import proofs as prover_module
+from bridges.ixformer.model import PLAUSIBLE, KernelSemantics, ModelFunctions
 from tests.guarded import ODD, PLAIN, Guarded, a_states, invalid_specs, store, valid_specs
 
 

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 import bridges
-from bridges import BackendUnsupported, registry
+from bridges import BackendUnsupported
+from bridges import _registry as registry
 from bridges.ixformer import IxformerBackend
-from bridges.ixformer_model import KernelSemantics, ModelFunctions
+from bridges.ixformer.model import KernelSemantics, ModelFunctions
 from functional_paged import SlotMapping
 
 KERNEL = "def paged_store_kv_cache_with_block_table(*args, **kwargs): pass\n"

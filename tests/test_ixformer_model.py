@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import bridges
-from bridges.ixformer_model import PLAUSIBLE, KernelSemantics, ModelFunctions
+from bridges.ixformer.model import PLAUSIBLE, KernelSemantics, ModelFunctions
 from functional_paged import BlockTable, SlotMapping, reference
 from tests.guarded import ODD, PLAIN, Guarded, a_states, i32, to_torch, valid_specs
 

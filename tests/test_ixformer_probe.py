@@ -8,10 +8,10 @@ from dataclasses import FrozenInstanceError
 import pytest
 import torch
 
-from bridges._ixformer import probe as probe_module
 from bridges.ixformer import Capability, ProbeReport, probe
-from bridges.ixformer_model import KernelSemantics, ModelFunctions
-from functional_paged._cli_probe import probe_command
+from bridges.ixformer import probe as probe_module
+from bridges.ixformer.model import KernelSemantics, ModelFunctions
+from bridges.ixformer.probe_command import probe_command
 
 pytestmark = pytest.mark.usefixtures("fewer_sizes")
 
@@ -154,11 +154,11 @@ def test_the_command_without_the_library_says_so_and_exits_2(tmp_path, capsys):
 
 @pytest.mark.parametrize(("aliased", "status"), [("safe", 0), ("torn", 1)])
 def test_the_command_prints_the_report(aliased, status, tmp_path, capsys, monkeypatch):
-    from functional_paged import _cli_probe
+    from bridges.ixformer import probe_command
 
     wheel = KernelSemantics(store_mode="missing", aliased=aliased)
     monkeypatch.setattr(
-        _cli_probe, "_library_and_device", lambda: (ModelFunctions(wheel), torch.device("cpu"))
+        probe_command, "_library_and_device", lambda: (ModelFunctions(wheel), torch.device("cpu"))
     )
     file = tmp_path / "report.json"
     assert probe_command(file) == status

@@ -9,21 +9,14 @@ import pytest
 
 jax = pytest.importorskip("jax")
 
-import jax.numpy as jnp  # noqa: E402
-from jax.test_util import check_grads  # noqa: E402
+import jax.numpy as jnp
+from jax.test_util import check_grads
 
-import functional_paged  # noqa: E402
-from functional_paged import (  # noqa: E402
-    PAD,
-    ChunkPlan,
-    SlotMapping,
-    load_single,
-    reference,
-    store_single,
-)
-from functional_paged.conformance._bits import DTYPES  # noqa: E402
-from functional_paged.conformance._steps import table  # noqa: E402
-from functional_paged.conformance._verdict import compare  # noqa: E402
+import functional_paged
+from functional_paged import PAD, ChunkPlan, SlotMapping, load_single, reference, store_single
+from functional_paged.conformance.bits import DTYPES
+from functional_paged.conformance.cases.steps import table
+from functional_paged.conformance.run.compare import compare
 
 SHAPE = (5, 2, 3, 4)
 NUM_TOKENS = 12

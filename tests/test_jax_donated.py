@@ -10,10 +10,10 @@ import pytest
 
 jax = pytest.importorskip("jax")
 
-import jax.numpy as jnp  # noqa: E402
+import jax.numpy as jnp
 
-import functional_paged  # noqa: E402
-from functional_paged import (  # noqa: E402
+import functional_paged
+from functional_paged import (
     PAD,
     SlotMapping,
     SpecError,
@@ -22,10 +22,10 @@ from functional_paged import (  # noqa: E402
     store_single,
     store_single_donated,
 )
-from functional_paged.conformance._bits import DTYPES, pattern  # noqa: E402
-from functional_paged.conformance._cases import forms_of  # noqa: E402
-from functional_paged.conformance._steps import table  # noqa: E402
-from functional_paged.conformance._verdict import compare  # noqa: E402
+from functional_paged.conformance.bits import DTYPES, pattern
+from functional_paged.conformance.cases.steps import table
+from functional_paged.conformance.cases.suite import forms_of
+from functional_paged.conformance.run.compare import compare
 
 MIB = 2**20
 KV_HEADS, BLOCK_SIZE, HEAD_DIM = 2, 16, 64

@@ -11,10 +11,10 @@ import pytest
 
 jax = pytest.importorskip("jax")
 
-import jax.numpy as jnp  # noqa: E402
+import jax.numpy as jnp
 
-import functional_paged  # noqa: E402
-from functional_paged import (  # noqa: E402
+import functional_paged
+from functional_paged import (
     BlockTable,
     ChunkPlan,
     SlotMapping,
@@ -22,7 +22,7 @@ from functional_paged import (  # noqa: E402
     store_single,
     store_single_donated,
 )
-from tests.test_jax_store import (  # noqa: E402
+from tests.test_jax_store import (
     FORMS,
     SHAPE,
     SPEC,

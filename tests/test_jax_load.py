@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 jax = pytest.importorskip("jax")
 
-import jax.numpy as jnp  # noqa: E402
+import jax.numpy as jnp
 
-import functional_paged  # noqa: E402
-from functional_paged import (  # noqa: E402
+import functional_paged
+from functional_paged import (
     PAD,
     BlockTable,
     ChunkPlan,
@@ -27,10 +27,10 @@ from functional_paged import (  # noqa: E402
     reference,
     store_single,
 )
-from functional_paged.conformance._bits import DTYPES, pattern  # noqa: E402
-from functional_paged.conformance._cases import forms_of  # noqa: E402
-from functional_paged.conformance._steps import table  # noqa: E402
-from functional_paged.conformance._verdict import compare  # noqa: E402
+from functional_paged.conformance.bits import DTYPES, pattern
+from functional_paged.conformance.cases.steps import table
+from functional_paged.conformance.cases.suite import forms_of
+from functional_paged.conformance.run.compare import compare
 
 SHAPE = (5, 2, 3, 7)
 # A hole, a padded row, a row that runs past its table, and one more state than the spec names.

@@ -11,9 +11,9 @@ import pytest
 
 jax = pytest.importorskip("jax")
 
-from jax.sharding import Mesh, NamedSharding, PartitionSpec  # noqa: E402
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from functional_paged import (  # noqa: E402
+from functional_paged import (
     PAD,
     SpecError,
     load_single,
@@ -21,10 +21,10 @@ from functional_paged import (  # noqa: E402
     store_single,
     store_single_donated,
 )
-from functional_paged.conformance._bits import DTYPES, pattern  # noqa: E402
-from functional_paged.conformance._cases import forms_of  # noqa: E402
-from functional_paged.conformance._steps import table  # noqa: E402
-from functional_paged.conformance._verdict import compare  # noqa: E402
+from functional_paged.conformance.bits import DTYPES, pattern
+from functional_paged.conformance.cases.steps import table
+from functional_paged.conformance.cases.suite import forms_of
+from functional_paged.conformance.run.compare import compare
 
 pytestmark = pytest.mark.skipif(
     len(jax.devices()) < 8, reason="needs 8 devices; tests/conftest.py asks for them on CPU"

@@ -10,10 +10,10 @@ import pytest
 
 jax = pytest.importorskip("jax")
 
-import jax.numpy as jnp  # noqa: E402
+import jax.numpy as jnp
 
-import functional_paged  # noqa: E402
-from functional_paged import (  # noqa: E402
+import functional_paged
+from functional_paged import (
     PAD,
     SlotMapping,
     SpecError,
@@ -22,11 +22,11 @@ from functional_paged import (  # noqa: E402
     store_single,
     store_single_donated,
 )
-from functional_paged._jax_scatter import _places  # noqa: E402
-from functional_paged.conformance._bits import DTYPES, as_bits, pattern  # noqa: E402
-from functional_paged.conformance._cases import forms_of  # noqa: E402
-from functional_paged.conformance._steps import table  # noqa: E402
-from functional_paged.conformance._verdict import compare  # noqa: E402
+from functional_paged._jax.scatter import _places
+from functional_paged.conformance.bits import DTYPES, as_bits, pattern
+from functional_paged.conformance.cases.steps import table
+from functional_paged.conformance.cases.suite import forms_of
+from functional_paged.conformance.run.compare import compare
 
 SHAPE = (5, 2, 3, 7)
 # A hole, a padded row, a row that runs past its table, and one more state than the spec names.

@@ -10,9 +10,9 @@ import pytest
 
 jax = pytest.importorskip("jax")
 
-import jax.numpy as jnp  # noqa: E402
+import jax.numpy as jnp
 
-from functional_paged import (  # noqa: E402
+from functional_paged import (
     PAD,
     SpecError,
     load_single,
@@ -20,10 +20,10 @@ from functional_paged import (  # noqa: E402
     store_single,
     store_single_donated,
 )
-from functional_paged.conformance._bits import DTYPES, pattern  # noqa: E402
-from functional_paged.conformance._cases import forms_of  # noqa: E402
-from functional_paged.conformance._steps import table  # noqa: E402
-from functional_paged.conformance._verdict import compare  # noqa: E402
+from functional_paged.conformance.bits import DTYPES, pattern
+from functional_paged.conformance.cases.steps import table
+from functional_paged.conformance.cases.suite import forms_of
+from functional_paged.conformance.run.compare import compare
 
 NUM_BLOCKS, BLOCK_SIZE = 5, 3
 STEP = table([[4, PAD, 2], [0, 1, 3], [3, 0, 1]], [1, -1, 7], [6, 2, 3])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from functional_paged import BlockTable, SlotMapping, SpecError, to_slots
-from functional_paged.conformance._run import free_bytes
+from functional_paged.conformance.run.run_case import free_bytes
 
 # (2**15 + 1) * 2**16 elements: the last block begins past 2**31.
 SHAPE = (2**15 + 1, 16, 32, 128)

@@ -20,8 +20,8 @@ from functional_paged import (
     to_slots,
 )
 from functional_paged.conformance import Problem, find_adapter, strategies
-from functional_paged.conformance._bits import as_bits
-from functional_paged.conformance._verdict import judge_store
+from functional_paged.conformance.bits import as_bits
+from functional_paged.conformance.run.compare import judge_store
 
 # JAX compiles anew for each problem, so its laws are tried on stacks of specs elsewhere.
 BACKENDS = pytest.mark.parametrize("name", ["reference", "torch"])

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from functional_paged.conformance import Result
-from functional_paged.conformance._cases import find_case
-from functional_paged.conformance._ledger import LedgerError, draft_ledger, read_ledger
+from functional_paged.conformance.cases.suite import find_case
+from functional_paged.conformance.run.ledger import LedgerError, draft_ledger, read_ledger
 
 SHAPE = "n7_h3_s16_d46"
 HOLE = find_case(f"c8_hole/block_table/bf16/{SHAPE}")

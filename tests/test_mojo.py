@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bridges import BackendUnsupported, mojo
-from bridges.ixformer_model import ModelFunctions
+from bridges.ixformer.model import ModelFunctions
 from bridges.mojo import MojoStorePagedSingleCache, build_paged_kv_chunk_metadata
 from functional_paged import BlockTable, ChunkPlan, SpecError, reference
 from tests.guarded import PLAIN, Guarded, a_states, i32, to_torch, valid_specs

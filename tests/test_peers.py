@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from functional_paged._cli_check import CheckOptions, check_command
+from functional_paged._cli.check import CheckOptions, check_command
 from functional_paged.conformance import BackendNotFound, all_cases, find_adapter
-from functional_paged.conformance._ledger import Ledger, read_ledger
+from functional_paged.conformance.run.ledger import Ledger, read_ledger
 
-LEDGERS = Path(__file__).parents[1] / "ledger"
+LEDGERS = Path(__file__).parents[1] / "functional_paged" / "conformance" / "peers"
 PACKAGES = {
     "torch-index-put": "torch",
     "torch-index-copy": "torch",
@@ -22,15 +22,19 @@ PACKAGES = {
 }
 
 
+def ledger_file(peer: str) -> Path:
+    return LEDGERS / f"{peer.replace('-', '_')}.toml"
+
+
 def ledger_of(peer: str) -> Ledger:
-    return read_ledger(LEDGERS / f"{peer}.toml")
+    return read_ledger(ledger_file(peer))
 
 
 @pytest.mark.parametrize("peer", PACKAGES)
 def test_peer_does_what_its_ledger_says(peer: str) -> None:
     if importlib.util.find_spec(PACKAGES[peer]) is None:
         pytest.skip(f"the package {PACKAGES[peer]} is not installed")
-    options = CheckOptions((peer,), quick=True, ledgers=[LEDGERS / f"{peer}.toml"], jobs=1)
+    options = CheckOptions((peer,), quick=True, ledgers=[ledger_file(peer)], jobs=1)
     assert check_command(options) == 0
 
 
@@ -52,7 +56,7 @@ def test_without_its_package_a_peer_says_so(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_every_ledger_belongs_to_a_peer() -> None:
-    assert {file.stem for file in LEDGERS.glob("*.toml")} == set(PACKAGES)
+    assert set(LEDGERS.glob("*.toml")) == set(map(ledger_file, PACKAGES))
     assert [ledger_of(peer).backend for peer in PACKAGES] == list(PACKAGES)
 
 

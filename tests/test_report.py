@@ -15,22 +15,17 @@ import pytest
 from typer.testing import CliRunner
 
 from functional_paged import _clauses
-from functional_paged._cli_app import app
-from functional_paged.conformance import (
-    BackendRun,
-    Case,
-    Result,
-    _case,
-    _run,
-    _verdict,
-    run_case,
-)
-from functional_paged.conformance._html import result as html_result
-from functional_paged.conformance._html import to_html
-from functional_paged.conformance._html.lines import MOST_LINES, Line, rows_of
-from functional_paged.conformance._html.parts import FATES, STATUSES
-from functional_paged.conformance._report import report, report_schema
-from functional_paged.conformance.adapters.reference_loops import ReferenceAdapter
+from functional_paged._cli.app import app
+from functional_paged.conformance import BackendRun, Case, Result, run_case
+from functional_paged.conformance.adapters.reference import ReferenceAdapter
+from functional_paged.conformance.cases import case as _case
+from functional_paged.conformance.report.html import result as html_result
+from functional_paged.conformance.report.html import to_html
+from functional_paged.conformance.report.html.lines import MOST_LINES, Line, rows_of
+from functional_paged.conformance.report.html.parts import FATES, STATUSES
+from functional_paged.conformance.report.results import report, report_schema
+from functional_paged.conformance.run import compare as _verdict
+from functional_paged.conformance.run import run_case as _run
 from tests.faulty_reports import (
     BY_HAND,
     Faulty,

@@ -10,8 +10,8 @@ from typing import Any, NoReturn
 
 import pytest
 
-from functional_paged.conformance._html import to_html
-from functional_paged.conformance._report import report
+from functional_paged.conformance.report.html import to_html
+from functional_paged.conformance.report.results import report
 from tests.faulty_reports import (
     BY_HAND,
     SHAPE,

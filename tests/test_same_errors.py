@@ -11,7 +11,7 @@ import torch
 
 import bridges
 from bridges.ixformer import IxformerBackend
-from bridges.ixformer_model import ModelFunctions
+from bridges.ixformer.model import ModelFunctions
 from functional_paged import SpecError, reference, store_single
 from tests.test_messages import GOOD_CALL, STATIC
 

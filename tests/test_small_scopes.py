@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 
 from functional_paged import PAD, SlotMapping
-from functional_paged.conformance import _exhaust
-from functional_paged.conformance._small_scopes import SCOPES, Stack
+from functional_paged.conformance.cases.small_scopes import SCOPES, Stack
+from tests import exhaust
 
 ROOT = Path(__file__).parents[1]
 
 
 @pytest.mark.parametrize("form", SCOPES)
 def test_every_small_spec(form: str) -> None:
-    count = sum(_exhaust.exhaust(stack) for stack in SCOPES[form]())
+    count = sum(exhaust.exhaust(stack) for stack in SCOPES[form]())
     print(f"{form}: {count:,} specs")
     text = (ROOT / "docs" / "conformance.md").read_text()
     stated = re.search(rf"\| `{form}` \| ([\d,]+) \|", text)
@@ -32,21 +32,21 @@ def stack_of_slots() -> Stack:
 
 
 def test_the_search_passes_what_is_right() -> None:
-    assert _exhaust.exhaust(stack_of_slots()) == 4
+    assert exhaust.exhaust(stack_of_slots()) == 4
 
 
 @pytest.mark.parametrize("name", ["to_slots", "plan_chunks", "store_single"])
 def test_the_search_finds_a_planted_bug(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    right = getattr(_exhaust, name)
+    right = getattr(exhaust, name)
 
     def wrong(*args: Any, **kwargs: Any) -> Any:
         *args, spec = args
         spec = SlotMapping(spec.slots ^ 1)  # the neighbour's slot
         return right(*args, spec, **kwargs)
 
-    monkeypatch.setattr(_exhaust, name, wrong)
+    monkeypatch.setattr(exhaust, name, wrong)
     with pytest.raises(AssertionError, match=f"{name} of SlotMapping"):
-        _exhaust.exhaust(stack_of_slots())
+        exhaust.exhaust(stack_of_slots())
 
 
 def test_the_search_finds_a_planted_bug_in_the_torch_store(
@@ -61,4 +61,4 @@ def test_the_search_finds_a_planted_bug_in_the_torch_store(
 
     monkeypatch.setattr(bridges, "store_single_", wrong)
     with pytest.raises(AssertionError, match="store_single_ of SlotMapping"):
-        _exhaust.exhaust(stack_of_slots())
+        exhaust.exhaust(stack_of_slots())

@@ -14,8 +14,8 @@ pytest.importorskip("jax")
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers", reason="the demo extra is not installed")
 
-import bridges  # noqa: E402
-import functional_paged  # noqa: E402
+import bridges
+import functional_paged
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 PROMPT_LENGTHS = (3, 11, 7)

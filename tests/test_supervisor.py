@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from functional_paged.conformance import BackendNotFound, run_backend
-from functional_paged.conformance._cases import find_case
+from functional_paged.conformance.cases.suite import find_case
 
 ADAPTER = """
 import os, signal, time

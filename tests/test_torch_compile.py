@@ -15,12 +15,12 @@ import torch
 
 import bridges
 from bridges import _plan, torch_inplace
+from bridges.conformance_adapters import tensor_over as tensor
 from functional_paged import IndexSpec, SlotMapping, SpecError, _chunks, _slots, reference
-from functional_paged.conformance._bits import DTYPES, as_bits, pattern
-from functional_paged.conformance._cases import forms_of
-from functional_paged.conformance._problem import GuardedCache
-from functional_paged.conformance._steps import table
-from functional_paged.conformance.adapters.bridge import tensor_over as tensor
+from functional_paged.conformance.bits import DTYPES, as_bits, pattern
+from functional_paged.conformance.cases.problem import GuardedCache
+from functional_paged.conformance.cases.steps import table
+from functional_paged.conformance.cases.suite import forms_of
 from tests.guarded import to_torch
 
 SHAPE = (7, 3, 5, 4)

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import bridges
+from bridges.conformance_adapters import tensor_over as tensor
 from bridges.torch_inplace import TorchBackend
 from functional_paged import PAD, BlockTable, ChunkPlan, IndexSpec, SlotMapping, reference
-from functional_paged.conformance._bits import DTYPES, as_bits, pattern
-from functional_paged.conformance.adapters.bridge import tensor_over as tensor
+from functional_paged.conformance.bits import DTYPES, as_bits, pattern
 from tests.guarded import to_torch
 
 # So many elements that torch writes from several threads; a small store runs on one.

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 import bridges
+from bridges.conformance_adapters import tensor_over as tensor
 from bridges.torch_inplace import TorchBackend
 from functional_paged import PAD, BlockTable, ChunkPlan, SlotMapping, SpecError, reference
-from functional_paged.conformance._bits import DTYPES, as_bits, pattern
-from functional_paged.conformance._cases import forms_of
-from functional_paged.conformance._steps import mapping, plan_of, table, with_cu_q_lens
-from functional_paged.conformance.adapters.bridge import tensor_over as tensor
+from functional_paged.conformance.bits import DTYPES, as_bits, pattern
+from functional_paged.conformance.cases.steps import mapping, plan_of, table, with_cu_q_lens
+from functional_paged.conformance.cases.suite import forms_of
 from tests.guarded import to_torch
 
 SHAPE = (7, 3, 5, 4)

@@ -12,9 +12,9 @@ import torch
 
 import bridges
 from functional_paged import PAD, BlockTable, ChunkPlan, SlotMapping, SpecError, reference
-from functional_paged.conformance._bits import DTYPES, pattern
-from functional_paged.conformance._cases import forms_of
-from functional_paged.conformance._steps import table
+from functional_paged.conformance.bits import DTYPES, pattern
+from functional_paged.conformance.cases.steps import table
+from functional_paged.conformance.cases.suite import forms_of
 from tests.guarded import to_torch
 
 store_single_ = functools.partial(bridges.store_single_, backend="torch")

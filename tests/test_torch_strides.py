@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import bridges
+from bridges.conformance_adapters import tensor_over as tensor
 from functional_paged import PAD, IndexSpec, SlotMapping, SpecError, reference
-from functional_paged.conformance._bits import DTYPES, as_bits, pattern
-from functional_paged.conformance._problem import LAYOUTS, GuardedCache
-from functional_paged.conformance._steps import table
-from functional_paged.conformance.adapters.bridge import tensor_over as tensor
+from functional_paged.conformance.bits import DTYPES, as_bits, pattern
+from functional_paged.conformance.cases.problem import LAYOUTS, GuardedCache
+from functional_paged.conformance.cases.steps import table
 from tests.guarded import to_torch
 
 store_single_ = functools.partial(bridges.store_single_, backend="torch")

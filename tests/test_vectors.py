@@ -10,14 +10,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from functional_paged.conformance._vectors import NAME, shipped_vectors, vectors
+from functional_paged.conformance.cases.vectors import NAME, shipped_vectors, vectors
 
 ROOT = Path(__file__).parents[1]
 FILE = ROOT / "functional_paged" / "conformance" / "data" / NAME
 
 
 def test_shipped_vectors_are_current() -> None:
-    assert shipped_vectors() == vectors(), "run python -m functional_paged.conformance._vectors"
+    assert shipped_vectors() == vectors(), (
+        "run python -m functional_paged.conformance.cases.vectors"
+    )
 
 
 def test_vectors_are_small_and_cover_every_clause_of_values() -> None:

@@ -101,6 +101,12 @@ class Explanation:
     problem: str | None
     sources: tuple[Source, ...]
 
+    def to_svg(self) -> str:
+        """The drawing as the text of an SVG file."""
+        from .svg import to_svg
+
+        return to_svg(self)
+
     @property
     def tokens(self) -> tuple[Token, ...]:
         """Every naming of a token; a token in several chunks occurs once for each."""

@@ -1,12 +1,12 @@
 """The check that a backend does what `docs/spec.md` says, bit for bit."""
 
-from ._adapter import Adapter, BackendNotFound, CaseUnsupported, find_adapter
-from ._case import Case
-from ._cases import all_cases
-from ._problem import Problem
-from ._run import Result, run_case, run_cases
-from ._supervise import BackendRun, run_backend
-from ._verdict import Mismatch
+from .adapter import Adapter, BackendNotFound, CaseUnsupported, find_adapter
+from .cases.case import Case
+from .cases.problem import Problem
+from .cases.suite import all_cases
+from .run.compare import Mismatch
+from .run.run_case import Result, run_case, run_cases
+from .run.supervise import BackendRun, run_backend
 
 __all__ = [
     "Adapter",

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from functional_paged import PAD, BlockTable, ChunkPlan, IndexSpec, SlotMapping
 
-from ._bits import DTYPES, pattern
-from ._problem import LAYOUTS, Problem
+from .bits import DTYPES, pattern
+from .cases.problem import LAYOUTS, Problem
 
 INT32 = (-(2**31), 2**31 - 1)
 

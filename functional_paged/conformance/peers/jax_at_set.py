@@ -8,7 +8,7 @@ import numpy as np
 
 from functional_paged import BlockTable, ChunkPlan, IndexSpec
 
-from .._case import Case
+from ..cases.case import Case
 from ._chunks_by_hand import expand
 
 

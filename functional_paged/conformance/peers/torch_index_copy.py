@@ -7,9 +7,9 @@ import torch
 
 from functional_paged import IndexSpec
 
-from .._bits import short_name
-from .._case import Case
-from ..adapters.bridge import tensor_over
+from ..adapters.torch_memory import tensor_over
+from ..bits import short_name
+from ..cases.case import Case
 from ._torch_slots import tokens_and_slots
 
 

@@ -7,8 +7,8 @@ import torch
 
 from functional_paged import IndexSpec
 
-from .._case import Case
-from ..adapters.bridge import tensor_over
+from ..adapters.torch_memory import tensor_over
+from ..cases.case import Case
 from ._torch_slots import tokens_and_slots
 
 

@@ -8,8 +8,8 @@ from torch.nn.attention.experimental._paged_attention import PagedAttention
 
 from functional_paged import BlockTable, IndexSpec
 
-from .._case import Case
-from ..adapters.bridge import tensor_over
+from ..adapters.torch_memory import tensor_over
+from ..cases.case import Case
 
 
 class PagedAttentionAdapter:

@@ -11,9 +11,9 @@ import torch
 
 from functional_paged import IndexSpec, SlotMapping
 
-from .._bits import short_name
-from .._case import Case
-from ..adapters.bridge import tensor_over
+from ..adapters.torch_memory import tensor_over
+from ..bits import short_name
+from ..cases.case import Case
 
 HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
 """What `CPUAttentionBackend.get_supported_head_sizes` names."""

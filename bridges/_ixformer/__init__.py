@@ -1,1 +1,0 @@
-"""The parts of the ixformer backend, its probe and its software model."""

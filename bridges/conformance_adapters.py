@@ -1,0 +1,99 @@
+"""A bridge backend as a backend of the check: in place, in the memory of the case."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+import bridges
+from functional_paged import IndexSpec
+from functional_paged.conformance.adapter import CaseUnsupported
+from functional_paged.conformance.adapters.torch_memory import tensor_over
+from functional_paged.conformance.cases.case import Case
+
+
+class BridgeAdapter:
+    """`bridges.store_single_` by one backend.
+
+    On the CPU, tensors share the memory of the case's arrays. On a device they are copies, of the
+    guards around the cache too, and are copied back.
+    """
+
+    def __init__(self, name: str, device: str = "cpu"):
+        self.name = name
+        self._device = torch.device(device)
+        reason = bridges.available_backends()[name]
+        if reason is not None:
+            raise ImportError(reason)
+
+    def info(self) -> dict[str, str]:
+        on_gpu = self._device.type == "cuda"
+        device = torch.cuda.get_device_name(self._device) if on_gpu else self._device.type
+        return {"torch": torch.__version__, "device": device}
+
+    def unsupported(self, case: Case) -> str | None:
+        if case.kind == "load":
+            return "the bridge only stores"
+        if case.kind == "vjp":
+            return "a store in place has no derivative; it refuses tensors that require grad"
+        return None
+
+    def store(self, cache: np.ndarray, states: np.ndarray, index_spec: IndexSpec) -> np.ndarray:
+        memory, tensor = self._there(cache)
+        self._store(tensor, self._there(states)[1], self._spec(index_spec))
+        if self._device.type != "cpu":
+            tensor_over(_owner(cache)).copy_(memory)
+        return cache
+
+    def store_apart(self, cache: np.ndarray, states: np.ndarray, index_spec: IndexSpec) -> None:
+        self._store(self._there(cache)[1], tensor_over(states).to("meta"), self._spec(index_spec))
+
+    def check(
+        self, index_spec: IndexSpec, cache_shape: tuple[int, int, int, int], num_tokens: int
+    ) -> None:
+        cache = torch.empty(cache_shape, dtype=torch.bfloat16, device=self._device)
+        spec = self._spec(index_spec)
+        try:
+            bridges.plan(spec, cache=cache, num_tokens=num_tokens, backend=self.name, check=True)
+        except bridges.BackendUnsupported as error:
+            raise CaseUnsupported(str(error)) from error
+
+    def _store(self, cache: torch.Tensor, states: torch.Tensor, index_spec: IndexSpec) -> None:
+        try:
+            returned = bridges.store_single_(cache, states, index_spec, backend=self.name)
+        except bridges.BackendUnsupported as error:
+            raise CaseUnsupported(str(error)) from error
+        if returned is not cache:
+            raise AssertionError("C17: store_single_ must return the cache it was given")
+
+    def _spec(self, index_spec: IndexSpec) -> IndexSpec:
+        arrays = {name: x for name, x in vars(index_spec).items() if x is not None}
+        return type(index_spec)(**{name: self._there(x)[1] for name, x in arrays.items()})
+
+    def _there(self, array: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        """All memory that an array is a view of, on the device, and the view with its strides."""
+        owner = _owner(array)
+        memory = tensor_over(owner).to(self._device)
+        strides = [stride // array.itemsize for stride in array.strides]
+        start = array.__array_interface__["data"][0] - owner.__array_interface__["data"][0]
+        return memory, memory.as_strided(array.shape, strides, start // array.itemsize)
+
+
+def _owner(array: np.ndarray) -> np.ndarray:
+    owner = array if array.base is None else array.base
+    return owner.view(array.dtype).reshape(-1)
+
+
+def torch_backend() -> BridgeAdapter:
+    """The portable backend."""
+    return BridgeAdapter("torch")
+
+
+def ixformer_backend() -> BridgeAdapter:
+    """The vendor's kernels, on the vendor's device."""
+    return BridgeAdapter("ixformer", "cuda")
+
+
+def ixformer_model_backend() -> BridgeAdapter:
+    """The same backend around the software model of the kernels."""
+    return BridgeAdapter("ixformer-model")

@@ -1,0 +1,133 @@
+"""The backend for Iluvatar devices: the vendor's in-place kernels, each use proven by a trial."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+
+from functional_paged import PAD, BlockTable
+from functional_paged.internal import INT32_MAX
+
+from . import load, op
+from .probe import probe
+from .proofs import Prover
+from .report import Capability, ProbeReport
+
+if TYPE_CHECKING:
+    from functional_paged import IndexSpec
+
+    from .._plan import StorePlan
+
+__all__ = ["Capability", "IxformerBackend", "ProbeReport", "probe"]
+
+SAFE = "safe"
+"""One decode row a token; serves every index spec."""
+NATIVE = "native"
+"""The block table as it is; serves prefill whose values were checked."""
+
+_log = logging.getLogger("bridges.ixformer")
+
+
+class Lowered(NamedTuple):
+    """A step in the words of the block-table kernel: row i is token i.
+
+    Attributes:
+      table: the block of each token, `PAD` where it is not stored. int32[num_tokens, 1]
+      contexts: its offset in that block, `PAD` where it is not stored. int32[num_tokens]
+      native: `block_table`, `cu_q_lens` and `context_kv_lens` for the native route, or `None`.
+    """
+
+    table: torch.Tensor
+    contexts: torch.Tensor
+    native: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None
+
+
+class IxformerBackend:
+    """Stores through ixformer's `paged_store_kv_cache_with_block_table`.
+
+    A kind of call (dtype, heads, sizes, strides, alignment, number of rows) is used only after a
+    trial on the device has shown that the library does it bit for bit; see `docs/ixformer.md`.
+    The first call of a kind therefore waits for the device, the later ones do not.
+
+    Attributes:
+      name: the backend's name.
+
+    Args:
+      functions: an object with the kernel functions; `None` for the installed library's.
+      device_check: whether to refuse to load, or to store, where there is no Iluvatar device.
+
+    Raises:
+      BackendUnsupported: the library, its kernel or the device is missing; the text says which.
+
+    Example:
+      >>> from bridges.ixformer.model import ModelFunctions
+      >>> from bridges import store_single_
+      >>> from functional_paged import SlotMapping
+      >>> backend = IxformerBackend(ModelFunctions(), device_check=False)
+      >>> cache, slots = torch.zeros(2, 1, 2, 1), SlotMapping(torch.tensor([3]))
+      >>> store_single_(cache, torch.ones(1, 1, 1), slots, backend=backend).flatten().tolist()
+      [0.0, 0.0, 0.0, 1.0]
+    """
+
+    name = "ixformer"
+
+    def __init__(self, functions: Any = None, device_check: bool = True):
+        if functions is None:
+            functions = load.load_functions()
+        load.require_kernel(functions)
+        if device_check:
+            load.require_device()
+        self._prover = Prover(functions, device_check)
+        self._number = op.register(self._prover)
+
+    def lower(
+        self, index_spec: IndexSpec, slots: torch.Tensor, cache: torch.Tensor, *, checked: bool
+    ) -> tuple[str, Lowered]:
+        """Lower to one decode row a token and, where it is proven, to the native prefill too."""
+        block_size = cache.shape[2]
+        stored = slots >= 0
+        table = torch.where(stored, slots // block_size, PAD).to(torch.int32)[:, None]
+        contexts = torch.where(stored, slots % block_size, PAD).to(torch.int32)
+        # A trial waits for the device, which cannot be traced; compiled code has it at run time.
+        if torch.compiler.is_compiling():
+            return SAFE, Lowered(table, contexts, None)
+        native = _native(index_spec, slots.shape[0], cache) if checked else None
+        native_shape = None if native is None else native[0].shape
+        # Now, so that a store that is captured finds the trials done.
+        if not self._prover.try_ahead(cache, slots.shape[0], native_shape):
+            native = None
+        route = SAFE if native is None else NATIVE
+        _log.debug("route %s for %s", route, index_spec.__class__.__name__)
+        return route, Lowered(table, contexts, native)
+
+    def store_(self, cache: torch.Tensor, states: torch.Tensor, plan: StorePlan) -> None:
+        """Write by the plan's route; a kind not proven for the native one goes the safe way."""
+        table, contexts, native = plan.lowered
+        if native is None:
+            op.store_rows(cache, states, table, contexts, self._number)
+        else:
+            op.store_prefill(cache, states, table, contexts, *native, self._number)
+
+
+def _native(
+    index_spec: IndexSpec, num_tokens: int, cache: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None:
+    """What the native route passes, for a spec that `check_spec` accepted; `None` if it can't.
+
+    Values that no trial can cover are taken out: a context at the end of the table or past it
+    stores nothing (C9), however near 2**31 it is, and a padded row may name any tokens (C6).
+    """
+    if not isinstance(index_spec, BlockTable) or index_spec.cu_q_lens is None:
+        return None
+    batch, width = index_spec.block_table.shape
+    capacity = width * cache.shape[2]
+    if 0 in (batch, width) or capacity + num_tokens > INT32_MAX:
+        return None
+    contexts = index_spec.context_kv_lens
+    contexts = torch.where((contexts >= 0) & (contexts < capacity), contexts, PAD)
+    # Copies: a plan keeps what the spec said when it was made.
+    table = index_spec.block_table.clone(memory_format=torch.contiguous_format)
+    cu_q_lens = index_spec.cu_q_lens.clamp(max=num_tokens)
+    return table, cu_q_lens, contexts

@@ -1,0 +1,174 @@
+"""A software model of ixformer's store kernels, with everything unknown about them as a choice.
+
+It stands in for the vendor's library in tests. Addresses are worked out as a kernel would, over
+the whole memory that a tensor is a view of; an address outside it wraps around, so that a wrong
+write is seen and does no harm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import torch
+
+from .index_arithmetic import Tables, table_places
+from .semantics import PLAUSIBLE, KernelSemantics
+
+__all__ = ["PLAUSIBLE", "KernelSemantics", "ModelFunctions"]
+
+_BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+_ALIGNMENT = 16
+
+
+class ModelFunctions:
+    """Has the kernels that the semantics say, as the vendor's `functions` module has them.
+
+    Both kernels write in place, on CPU tensors: states `(num_tokens, kv_heads, head_dim)`, caches
+    `(num_blocks, kv_heads, block_size, head_dim)`, index arrays int32.
+
+    Attributes:
+      semantics: which of the plausible libraries this is.
+
+    Example:
+      >>> cache, states = torch.zeros(3, 1, 2, 1), torch.ones(1, 1, 1)
+      >>> table, contexts = torch.tensor([[2]]).int(), torch.tensor([1]).int()
+      >>> store = ModelFunctions().paged_store_kv_cache_with_block_table
+      >>> store(states, states, cache, cache, table, None, contexts, store_mode=1)
+      >>> cache.flatten().tolist()
+      [0.0, 0.0, 0.0, 0.0, 0.0, 1.0]
+    """
+
+    paged_store_kv_cache_with_block_table: Any
+    paged_store_kv_cache_with_chunk_metadata: Any
+
+    def __init__(self, semantics: KernelSemantics | None = None):
+        self.semantics = semantics or KernelSemantics()
+        if self.semantics.block_table_kernel:
+            self.paged_store_kv_cache_with_block_table = self._with_block_table
+        if self.semantics.chunk_kernel:
+            self.paged_store_kv_cache_with_chunk_metadata = self._with_chunks
+
+    def _with_block_table(
+        self, key_states, value_states, key_cache, value_cache, table, cu, contexts, **mode
+    ):
+        sides = "both"
+        if mode and (self.semantics.store_mode == "missing" or set(mode) != {"store_mode"}):
+            raise TypeError(f"unexpected keyword argument {next(iter(mode))!r}")
+        if mode.get("store_mode") == 1:
+            sides = self.semantics.store_mode
+        places = table_places(
+            self.semantics,
+            Tables(
+                self._index_memory(table),
+                tuple(table.shape),
+                self._index_memory(contexts),
+                None if cu is None else self._index_memory(cu),
+            ),
+            key_states.shape[0],
+            key_cache.shape,
+        )
+        return self._write((key_states, value_states), (key_cache, value_cache), places, sides)
+
+    def _with_chunks(self, key_states, value_states, key_cache, value_cache, chunks):
+        rows = self._index_memory(chunks)[: chunks.numel()].reshape(-1, 4).tolist()
+        places = [
+            (start + i, block, offset + i)
+            for start, block, offset, length in rows
+            for i in range(length)
+            if block >= 0
+        ]
+        return self._write((key_states, value_states), (key_cache, value_cache), places, "both")
+
+    def _index_memory(self, array: torch.Tensor) -> np.ndarray:
+        """The memory from an index array's first element on, as a kernel that wants int32."""
+        if array.dtype == torch.int64 and self.semantics.int64_indices == "raises":
+            raise RuntimeError("index tensors must be int32")
+        size = array.untyped_storage().nbytes() // array.element_size()
+        memory = array.as_strided((size,), (1,), 0).numpy()[array.storage_offset() :]
+        return memory.view(np.int32) if self.semantics.int64_indices == "misread" else memory
+
+    def _write(
+        self,
+        states: tuple[torch.Tensor, torch.Tensor],
+        caches: tuple[torch.Tensor, torch.Tensor],
+        places: Iterable[tuple[int, int, int]],
+        sides: str,
+    ) -> tuple[torch.Tensor, torch.Tensor] | None:
+        semantics = self.semantics
+        at = np.array(list(places), dtype=np.int64).reshape(-1, 3)
+        if semantics.write_order == "backward":
+            at = at[::-1]
+        one_tensor = sides == "both" and caches[0].data_ptr() == caches[1].data_ptr()
+        if one_tensor and semantics.aliased == "raises":
+            raise RuntimeError("key_cache and value_cache must not share memory")
+        written = {"key": [0], "value": [1], "both": [0, 1]}.get(sides, [])
+        stale = None
+        for side in written:
+            source, target, rows, columns = self._addresses(states[side], caches[side], at)
+            if stale is None:
+                stale = target.copy()
+            target[rows] = self._as_moved(source[columns], states[side].dtype)
+            if side == 1 and one_tensor and semantics.aliased != "safe":
+                half = 0 if semantics.aliased == "stale" else rows.shape[-1] // 2
+                target[rows[..., half:]] = stale[rows[..., half:]]
+        return caches if semantics.returns == "caches" else None
+
+    def _addresses(self, states: torch.Tensor, cache: torch.Tensor, at: np.ndarray):
+        """Both memories, and the address in each of every element to move."""
+        semantics = self.semantics
+        token, block, offset = (at[:, column, None, None] for column in range(3))
+        head_dim = self._head_dim(cache.shape[3])
+        head = np.arange(cache.shape[1])[:, None]
+        dim = np.arange(head_dim)
+        step = self._strides(states, semantics.strided_states)
+        columns = self._base(states) + token * step[0] + head * step[1] + dim * step[2]
+        step = self._strides(cache, semantics.strided_cache)
+        rows = (
+            self._base(cache) + block * step[0] + head * step[1] + offset * step[2] + dim * step[3]
+        )
+        source, target = _memory(states), _memory(cache)
+        return source, target, rows % target.size, columns % source.size
+
+    def _head_dim(self, head_dim: int) -> int:
+        built_for = self.semantics.head_dims
+        if built_for is None or head_dim in built_for:
+            return head_dim
+        if self.semantics.other_head_dims == "raises":
+            raise RuntimeError(f"head_dim {head_dim} is not supported")
+        return head_dim // 8 * 8
+
+    def _strides(self, tensor: torch.Tensor, handling: str) -> tuple[int, ...]:
+        if handling == "honoured" or tensor.is_contiguous():
+            return tensor.stride()
+        if handling == "raises":
+            raise RuntimeError("tensors must be contiguous")
+        return torch.empty(tensor.shape, device="meta").stride()
+
+    def _base(self, tensor: torch.Tensor) -> int:
+        past = tensor.data_ptr() % _ALIGNMENT
+        if past and self.semantics.unaligned == "raises":
+            raise RuntimeError("misaligned address")
+        back = past // tensor.element_size() if self.semantics.unaligned == "rounded" else 0
+        return int(tensor.storage_offset()) - back
+
+    def _as_moved(self, bits: np.ndarray, dtype: torch.dtype) -> np.ndarray:
+        built_for = self.semantics.dtypes
+        if built_for is not None and dtype not in built_for:
+            if self.semantics.other_dtypes == "raises":
+                raise RuntimeError(f"{dtype} is not supported")
+            bits = bits & ~1
+        if self.semantics.nan == "quieted" and dtype.is_floating_point:
+            values = torch.from_numpy(np.ascontiguousarray(bits)).view(dtype)
+            quiet = torch.full_like(values, float("nan"))
+            values = torch.where(values == values, values, quiet)
+            bits = values.view(_BITS[dtype.itemsize]).numpy()
+        return bits
+
+
+def _memory(tensor: torch.Tensor) -> np.ndarray:
+    """All the memory that a tensor is a view of, as integers of its element size."""
+    size = tensor.untyped_storage().nbytes() // tensor.element_size()
+    bits = tensor.detach().as_strided((size,), (1,), 0)
+    return bits.view(_BITS[tensor.element_size()]).numpy()

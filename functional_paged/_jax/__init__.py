@@ -1,0 +1,1 @@
+"""The JAX store; the only package here that imports JAX."""

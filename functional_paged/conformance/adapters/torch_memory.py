@@ -1,0 +1,21 @@
+"""NumPy arrays of a case as torch tensors over the same memory."""
+
+from __future__ import annotations
+
+import ml_dtypes
+import numpy as np
+import torch
+
+_TORCH_ONLY = {
+    np.dtype(ml_dtypes.bfloat16): torch.bfloat16,
+    np.dtype(ml_dtypes.float8_e4m3fn): torch.float8_e4m3fn,
+    np.dtype(ml_dtypes.float8_e5m2): torch.float8_e5m2,
+}
+
+
+def tensor_over(array: np.ndarray) -> torch.Tensor:
+    """A tensor over the array's memory, with its strides."""
+    dtype = _TORCH_ONLY.get(array.dtype)
+    if dtype is None:
+        return torch.from_numpy(array)
+    return torch.from_numpy(array.view(f"i{array.dtype.itemsize}")).view(dtype)

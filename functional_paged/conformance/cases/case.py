@@ -1,0 +1,42 @@
+"""One case: what is tried, which clauses it tests, and what must come of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from .problem import Problem
+
+Kind: TypeAlias = Literal["store", "refuse", "apart", "check", "accept", "load", "vjp", "large"]
+"""What a case asks of a backend.
+
+`store`: the whole cache must be the reference's. `refuse`: the store must raise for the case's
+clause and write nothing. `apart`: the same, with the arrays on two devices. `check`:
+the value check must raise for the case's clause; `accept`: it must not raise. `load`: the rows read
+back must be the reference's. `vjp`: the cotangents must be the reference's. `large`: as `store`, in
+a cache of zeros too large for a pattern and a copy.
+"""
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """A named problem.
+
+    Attributes:
+      id: stable and readable, `c8_hole/block_table/bf16/n7_h3_s16_d46`.
+      clauses: what it puts to the test, the first one most.
+      about: one sentence.
+      kind: what is asked of the backend.
+      build: makes the problem; cheap until called.
+      link: where this went wrong in public, if it did.
+      quick: whether a quick run has it.
+    """
+
+    id: str
+    clauses: tuple[str, ...]
+    about: str
+    build: Callable[[], Problem]
+    kind: Kind = "store"
+    link: str | None = None
+    quick: bool = False

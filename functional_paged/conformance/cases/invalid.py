@@ -1,0 +1,186 @@
+"""Cases of invalid input, each beside a twin that is valid and one change away.
+
+What shapes and dtypes decide, a store must refuse (`refuse`). What values decide, a value check
+must refuse (`check`); what a store does with it unchecked is among the scenarios.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+
+import numpy as np
+
+from functional_paged import PAD, BlockTable, ChunkPlan, IndexSpec, SlotMapping
+
+from ..bits import DTYPES
+from .case import Case, Kind
+from .crossing import FORMS, MAIN_SHAPE, forms_of, pattern_of, problem
+from .problem import Problem
+from .steps import Step, mapping, plan_of, table, with_cu_q_lens
+
+N, H, S, D = MAIN_SHAPE
+GOOD = table([[0, 1], [N - 1, 2]], [S - 1, 0], [2, 1])
+TABLE = GOOD.index_spec
+assert isinstance(TABLE, BlockTable)
+
+STATES = {
+    "states_of_two_axes": (3, H * D),
+    "states_with_other_heads": (3, H + 1, D),
+    "states_with_axes_swapped": (3, D, H),
+    "states_with_a_longer_head": (3, H, D + 1),
+}
+SHAPES: dict[str, tuple[IndexSpec, IndexSpec]] = {
+    "table_of_one_axis": (BlockTable(TABLE.block_table[0], TABLE.context_kv_lens), TABLE),
+    "too_few_contexts": (
+        BlockTable(TABLE.block_table, TABLE.context_kv_lens[:1], TABLE.cu_q_lens),
+        TABLE,
+    ),
+    "too_few_cu_q_lens": (
+        BlockTable(TABLE.block_table, TABLE.context_kv_lens, np.array([0, 3], np.int32)),
+        TABLE,
+    ),
+    "chunks_of_three_columns": (
+        ChunkPlan(np.array([[0, 1, 0]], np.int32)),
+        ChunkPlan(np.array([[0, 1, 0, 1]], np.int32)),
+    ),
+    "slots_of_two_axes": (
+        SlotMapping(np.zeros((3, 1), np.int32)),
+        SlotMapping(np.zeros(1, np.int32)),
+    ),
+}
+INDEX_DTYPES: dict[str, tuple[IndexSpec, IndexSpec]] = {
+    "long_block_table": (
+        BlockTable(TABLE.block_table.astype(np.int64), TABLE.context_kv_lens, TABLE.cu_q_lens),
+        TABLE,
+    ),
+    "long_contexts": (
+        BlockTable(TABLE.block_table, TABLE.context_kv_lens.astype(np.int64), TABLE.cu_q_lens),
+        TABLE,
+    ),
+    "long_chunks": (
+        ChunkPlan(np.array([[0, 1, 0, 1]], np.int64)),
+        ChunkPlan(np.array([[0, 1, 0, 1]], np.int32)),
+    ),
+    "float_slots": (
+        SlotMapping(np.array([1.0, 2.0, 3.0], np.float32)),
+        SlotMapping(np.array([1, 2, 3], np.int64)),
+    ),
+}
+# Casts that overflow, round or saturate differently from one library to the next.
+CASTS = (("f32", "bf16"), ("f16", "bf16"), ("i8", "bf16"), ("f32", "i8"), ("bf16", "f8e4m3fn"))
+# Also of slots, in a shape that kernels of vectors take.
+VECTOR_SHAPE = (6, 2, 32, 64)
+
+# (clause, name, what is wrong, its twin)
+VALUES: tuple[tuple[str, str, Step, Step], ...] = (
+    (
+        "C11",
+        "queries_past_the_states",
+        table([[0, 1]], [0], [4], num_tokens=3),
+        table([[0, 1]], [0], [4]),
+    ),
+    (
+        "C11",
+        "row_past_the_states",
+        table([[0], [1]], [0, 0], num_tokens=1),
+        table([[0], [1]], [0, -1], num_tokens=1),
+    ),
+    ("C11", "slot_past_the_states", mapping(1, 2, num_tokens=1), mapping(1, PAD, num_tokens=1)),
+    (
+        "C11",
+        "chunk_past_the_states",
+        plan_of((1, 2, 0, 2), num_tokens=2),
+        plan_of((0, 2, 0, 2), num_tokens=2),
+    ),
+    ("C12", "block_of_a_table", table([[0, N]], [S - 1], [2]), table([[0, N - 1]], [S - 1], [2])),
+    (
+        "C12",
+        "block_of_a_chunk",
+        plan_of((0, N, 0, 1), num_tokens=1),
+        plan_of((0, N - 1, 0, 1), num_tokens=1),
+    ),
+    ("C12", "slot", mapping(N * S), mapping(N * S - 1)),
+    ("C12", "long_slot", mapping(2**32 + 1, dtype=np.int64), mapping(1, dtype=np.int64)),
+    ("C13", "offset", plan_of((0, 1, -1, 1), num_tokens=1), plan_of((0, 1, 0, 1), num_tokens=1)),
+    ("C13", "source", plan_of((-1, 1, 0, 1), num_tokens=1), plan_of((0, 1, 0, 1), num_tokens=1)),
+    ("C13", "length", plan_of((0, 1, 0, -1), num_tokens=1), plan_of((0, 1, 0, 0), num_tokens=1)),
+    (
+        "C13",
+        "end",
+        plan_of((0, 1, S - 1, 2), num_tokens=2),
+        plan_of((0, 1, S - 2, 2), num_tokens=2),
+    ),
+    (
+        "C13",
+        "token_named_twice",
+        plan_of((0, 1, 0, 2), (1, 2, 0, 1), num_tokens=2),
+        plan_of((0, 1, 0, 1), (1, 2, 0, 1), num_tokens=2),
+    ),
+    ("C15", "slot_twice", mapping(5, 9, 5), mapping(5, 9, 6)),
+    (
+        "C15",
+        "rows_that_share_a_block",
+        table([[1, 2], [2, 3]], [S - 1, 0], [2, 1]),
+        table([[1, 2], [2, 3]], [S - 1, 1], [2, 1]),
+    ),
+    (
+        "C21",
+        "start",
+        with_cu_q_lens(table([[0], [1]], [0, 0]), [1, 2, 3]),
+        with_cu_q_lens(table([[0], [1]], [0, 0]), [0, 2, 3]),
+    ),
+    (
+        "C21",
+        "decrease",
+        with_cu_q_lens(table([[0], [1]], [0, 0]), [0, 3, 2]),
+        with_cu_q_lens(table([[0], [1]], [0, 0]), [0, 2, 2]),
+    ),
+)
+
+
+def invalid_cases() -> Iterator[Case]:
+    """Every case of invalid input, and its twin."""
+    for name, shape in STATES.items():
+        twin = problem(MAIN_SHAPE, "bf16", GOOD)
+        bad = Problem(MAIN_SHAPE, twin.dtype, pattern_of(shape, twin.dtype), TABLE)
+        yield from _pair("C1", name, bad, twin, ("refuse", "store"))
+    for name, specs in SHAPES.items():
+        bad, twin = (problem(MAIN_SHAPE, "bf16", Step(spec, 3)) for spec in specs)
+        yield from _pair("C1", name, bad, twin, ("refuse", "store"))
+    for states, cache in CASTS:
+        for shape, step in ((MAIN_SHAPE, GOOD), (VECTOR_SHAPE, mapping(5, 0, 191))):
+            twin = problem(shape, cache, step)
+            rows = pattern_of(twin.states.shape, DTYPES[states])
+            bad = Problem(shape, twin.dtype, rows, step.index_spec)
+            name = f"states_of_{states}_for_{cache}"
+            yield from _pair("C2", name, bad, twin, ("refuse", "store"))
+    for name, specs in INDEX_DTYPES.items():
+        bad, twin = (problem(MAIN_SHAPE, "bf16", Step(spec, 3)) for spec in specs)
+        yield from _pair("C4", name, bad, twin, ("refuse", "store"))
+    for spec in forms_of(GOOD, MAIN_SHAPE):
+        twin = problem(MAIN_SHAPE, "bf16", Step(spec, 3))
+        name = "states_on_another_device"
+        yield from _pair("C3", name, twin, twin, ("apart", "store"))
+    for clause, name, wrong, right in VALUES:
+        bad, twin = (problem(MAIN_SHAPE, "bf16", step) for step in (wrong, right))
+        yield from _pair(clause, f"checked_{name}", bad, twin, ("check", "accept"))
+
+
+def _pair(
+    clause: str, name: str, bad: Problem, twin: Problem, kinds: tuple[Kind, Kind]
+) -> Iterator[Case]:
+    about = name.replace("_", " ")
+    stem = f"{clause.lower()}_{name}/{FORMS[type(bad.index_spec)]}"
+    twin_of = f"one change away from: {about}"
+    yield Case(stem, (clause,), about, functools.partial(_fresh, bad), kinds[0], quick=True)
+    build = functools.partial(_fresh, twin)
+    # A twin that stores is a store like any other, and a quick run has enough of those.
+    quick = kinds[1] == "accept"
+    yield Case(f"{stem}/twin", (clause,), twin_of, build, kinds[1], quick=quick)
+
+
+def _fresh(made: Problem) -> Problem:
+    """The problem again, with states of its own for a backend that might change them."""
+    states = made.states.copy()
+    return Problem(made.cache_shape, made.dtype, states, made.index_spec, made.layout)

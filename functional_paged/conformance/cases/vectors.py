@@ -1,0 +1,90 @@
+"""Cases as data, with inputs and expected bits; `docs/conformance.md` has the format.
+
+python -m functional_paged.conformance.cases.vectors FILE
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from functional_paged import reference
+from functional_paged.internal import SPEC_VERSION
+
+from ..bits import DTYPES, as_bits
+from .case import Case
+from .crossing import cases_of
+from .scenarios import SCENARIOS
+from .suite import EVERY_DTYPE
+
+FORMAT_VERSION = 1
+SHAPE = (6, 2, 3, 5)
+NAME = "vectors-v1.jsonl"
+
+
+def vector_cases() -> Iterator[Case]:
+    """What the vectors are made of: each scenario whose outcome is one, in every form."""
+    for scenario in SCENARIOS:
+        if "C15" not in scenario.clauses:
+            yield from cases_of(scenario, "bf16", SHAPE)
+        if scenario.name in EVERY_DTYPE:
+            for dtype in DTYPES:
+                if dtype != "bf16":
+                    yield from cases_of(scenario, dtype, SHAPE)
+
+
+def vectors() -> str:
+    """The text of the vector file, from the reference: a line of JSON a case."""
+    lines = [_vector(case) for case in vector_cases()]
+    head = {
+        "format": "functional-paged vectors",
+        "format_version": FORMAT_VERSION,
+        "spec_version": SPEC_VERSION,
+        "count": len(lines),
+    }
+    return "".join(json.dumps(line) + "\n" for line in (head, *lines))
+
+
+def shipped_vectors() -> str:
+    """The text of the file in the package."""
+    return (resources.files("functional_paged.conformance") / "data" / NAME).read_text("utf-8")
+
+
+def _vector(case: Case) -> dict[str, Any]:
+    problem = case.build()
+    cache = problem.guarded_cache().cache
+    expected = reference.store_single(cache, problem.states, problem.index_spec)
+    return {
+        "id": case.id,
+        "clauses": list(case.clauses),
+        "dtype": problem.dtype.name,
+        "cache_shape": list(cache.shape),
+        "states_shape": list(problem.states.shape),
+        "index_spec": {
+            name: {
+                "dtype": array.dtype.name,
+                "shape": list(array.shape),
+                "values": array.ravel().tolist(),
+            }
+            for name, array in vars(problem.index_spec).items()
+            if array is not None
+        },
+        "cache": _hex(cache),
+        "states": _hex(problem.states),
+        "expected": _hex(expected),
+    }
+
+
+def _hex(array: np.ndarray) -> str:
+    bits = as_bits(array)
+    return bits.astype(bits.dtype.newbyteorder("<")).tobytes().hex()
+
+
+if __name__ == "__main__":
+    Path(sys.argv[1]).write_text(vectors())

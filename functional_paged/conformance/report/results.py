@@ -1,0 +1,76 @@
+"""The results of a run as data, to the published schema `report.schema.json`."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from importlib import resources
+from importlib.metadata import version
+from typing import Any
+
+from functional_paged.internal import CLAUSES, SPEC_VERSION
+
+from ..run.run_case import Result
+from ..run.supervise import BackendRun
+
+SCHEMA_VERSION = 1
+
+
+def report(runs: Sequence[BackendRun]) -> dict[str, Any]:
+    """The results of a run, ready for JSON.
+
+    Args:
+      runs: one a backend, each over the same cases.
+    """
+    cases = [result.case for result in runs[0].results] if runs else []
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "suite_version": version("functional-paged"),
+        "spec_version": SPEC_VERSION,
+        "clauses": [asdict(clause) for clause in CLAUSES],
+        "cases": [
+            {
+                "id": case.id,
+                "clauses": list(case.clauses),
+                "about": case.about,
+                "link": case.link,
+                "kind": case.kind,
+                "cache_shape": list(case.build().cache_shape),
+            }
+            for case in cases
+        ],
+        "backends": [_backend(run) for run in runs],
+    }
+
+
+def report_schema() -> dict[str, Any]:
+    """The JSON Schema (2020-12) of a report."""
+    file = resources.files("functional_paged.conformance.report") / "report.schema.json"
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def counts_of(results: Iterable[Result], clause: str | None = None) -> dict[str, int]:
+    """How many results have each status, among the cases of one clause or of all."""
+    return dict(Counter(r.status for r in results if clause is None or clause in r.case.clauses))
+
+
+def _backend(run: BackendRun) -> dict[str, Any]:
+    return {
+        "name": run.name,
+        "info": run.info,
+        "counts": counts_of(run.results),
+        "by_clause": {clause.id: counts_of(run.results, clause.id) for clause in CLAUSES},
+        "results": [_result(result) for result in run.results],
+    }
+
+
+def _result(result: Result) -> dict[str, Any]:
+    return {
+        "id": result.case.id,
+        "status": result.status,
+        "reason": result.reason,
+        "ledger": result.ledger,
+        "mismatch": None if result.mismatch is None else asdict(result.mismatch),
+    }

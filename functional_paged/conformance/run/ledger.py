@@ -1,0 +1,153 @@
+"""Known failures as data: a TOML file a backend, each entry with a reason.
+
+backend = "torch-index-put"
+
+[[known]]
+id = "c14_negative_slots/*"    # a case, or a pattern of which every case fails
+status = "xfail"               # or "unsupported": not to be run, as it crashes or hangs
+reason = "-1 counts from the end"
+link = "..."                   # optional
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from ..cases.case import Case
+from ..cases.suite import every_case
+from .run_case import Result
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib  # pyright: ignore[reportMissingImports]
+
+
+class LedgerError(ValueError):
+    """A ledger that is malformed, or that a run contradicts; the text says where."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """One entry of a ledger; see the module."""
+
+    id: str
+    status: str
+    reason: str
+    link: str = ""
+
+    def matches(self, case: Case) -> bool:
+        """Whether the entry speaks of a case."""
+        return fnmatchcase(case.id, self.id)
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """The known failures of one backend."""
+
+    backend: str
+    known: tuple[Known, ...]
+
+    def find(self, case: Case) -> Known | None:
+        """The first entry that speaks of a case."""
+        return next((known for known in self.known if known.matches(case)), None)
+
+    def not_to_run(self, case: Case) -> bool:
+        """Whether the case is listed as unsupported."""
+        known = self.find(case)
+        return known is not None and known.status == "unsupported"
+
+    def apply(self, results: Iterable[Result]) -> tuple[list[Result], list[str]]:
+        """Turn this backend's known failures into `xfail`, and list what contradicts the ledger.
+
+        An id must match a case of the suite, whether or not that case was run.
+        """
+        applied, errors = [], []
+        for result in results:
+            known = self.find(result.case)
+            if known is None:
+                applied.append(result)
+                continue
+            words = f"{known.reason} {known.link}".strip()
+            if known.status == "xfail" and result.status == "pass":
+                errors.append(f"{result.case.id} passes, but the ledger says: {known.reason}")
+            status = "xfail" if result.status == "fail" else result.status
+            applied.append(replace(result, status=status, ledger=words))
+        suite = every_case()
+        for known in self.known:
+            if not any(known.matches(case) for case in suite):
+                errors.append(f"id {known.id!r} matches no case")
+        return applied, errors
+
+
+def read_ledger(file: Path) -> Ledger:
+    """Read a ledger.
+
+    Raises:
+      LedgerError: not TOML, a field that is missing, empty, unknown or of the wrong kind, or an id
+        that stands there twice.
+    """
+    try:
+        fields = tomllib.loads(file.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise LedgerError(f"{file}: {error}") from error
+    _expect(file, "the ledger", fields, {"backend": str, "known": list}, optional={"known"})
+    known = [_known(file, number, entry) for number, entry in enumerate(fields.get("known", []))]
+    ids = [entry.id for entry in known]
+    for id_ in ids:
+        if ids.count(id_) > 1:
+            raise LedgerError(f"{file}: id {id_!r} must stand there once, got {ids.count(id_)}")
+    return Ledger(fields["backend"], tuple(known))
+
+
+def draft_ledger(backend: str, results: Sequence[Result]) -> str:
+    """The text of a ledger of all failures of a run; a person has to replace the reasons."""
+    lines = [f"backend = {_quoted(backend)}"]
+    for result in results:
+        if result.status in ("fail", "xfail"):
+            ended = result.reason.startswith(("crashed", "hung"))
+            lines += [
+                "",
+                "[[known]]",
+                f"id = {_quoted(result.case.id)}",
+                f"status = {_quoted('unsupported' if ended else 'xfail')}",
+                f"reason = {_quoted(result.ledger or result.reason)}",
+            ]
+    return "\n".join(lines) + "\n"
+
+
+def _known(file: Path, number: int, entry: Any) -> Known:
+    where = f"known[{number}]"
+    fields = {"id": str, "status": str, "reason": str, "link": str}
+    _expect(file, where, entry, fields, optional={"link"})
+    if entry["status"] not in ("xfail", "unsupported"):
+        raise LedgerError(
+            f"{file}: {where}.status must be 'xfail' or 'unsupported', got {entry['status']!r}"
+        )
+    return Known(**entry)
+
+
+def _expect(
+    file: Path, where: str, entry: Any, kinds: dict[str, type], *, optional: set[str]
+) -> None:
+    if not isinstance(entry, dict):
+        raise LedgerError(f"{file}: {where} must be a table, got {entry!r}")
+    for name in entry:
+        if name not in kinds:
+            raise LedgerError(f"{file}: {where} must have no field {name!r}")
+    for name, kind in kinds.items():
+        if name not in entry and name in optional:
+            continue
+        value = entry.get(name)
+        if not isinstance(value, kind) or not (kind is list or str(value).strip()):
+            raise LedgerError(f"{file}: {where}.{name} must be a {kind.__name__}, got {value!r}")
+
+
+def _quoted(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return '"' + "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in escaped) + '"'

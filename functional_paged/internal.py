@@ -1,0 +1,35 @@
+"""What the bridges, the kit and the docs scripts use of this package's private modules.
+
+For code of this project only: names here change without notice. Whatever others need is public in
+`functional_paged` or in `functional_paged.conformance`.
+"""
+
+from ._arrays import INT32_MAX, is_array
+from ._clauses import CLAUSES, SPEC_VERSION, Clause
+from ._slots import destinations, slots_in
+from ._static_checks import (
+    check_cache_shape,
+    check_call,
+    check_devices,
+    check_index_spec,
+    check_load,
+    check_tensors,
+    spec_arrays,
+)
+
+__all__ = [
+    "CLAUSES",
+    "INT32_MAX",
+    "SPEC_VERSION",
+    "Clause",
+    "check_cache_shape",
+    "check_call",
+    "check_devices",
+    "check_index_spec",
+    "check_load",
+    "check_tensors",
+    "destinations",
+    "is_array",
+    "slots_in",
+    "spec_arrays",
+]
