@@ -63,8 +63,7 @@ def measure(name: str, spec: BlockTable, num_tokens: int) -> None:
     shape = (int(spec.block_table.max()) + 1, KV_HEADS, BLOCK_SIZE, HEAD_DIM)
     cache = torch.zeros(shape, dtype=torch.bfloat16)
     states = torch.randn(num_tokens, KV_HEADS, HEAD_DIM).bfloat16()
-    arrays = {k: torch.from_numpy(v) for k, v in vars(spec).items() if v is not None}
-    torch_spec = BlockTable(**arrays)
+    torch_spec = spec.map(torch.from_numpy)
     step = bridges.plan(torch_spec, cache=cache, num_tokens=num_tokens, backend="torch")
     copy = best(lambda: states.clone())
     store = best(lambda: bridges.store_single_(cache, states, step))
@@ -72,7 +71,7 @@ def measure(name: str, spec: BlockTable, num_tokens: int) -> None:
         lambda: bridges.plan(torch_spec, cache=cache, num_tokens=num_tokens, backend="torch")
     )
     in_jax = [jnp.zeros(shape, jnp.bfloat16)]
-    jax_states, jax_spec = jnp.ones(states.shape, jnp.bfloat16), jax.tree.map(jnp.asarray, spec)
+    jax_states, jax_spec = jnp.ones(states.shape, jnp.bfloat16), spec.map(jnp.asarray)
 
     def donated() -> None:
         in_jax[0] = store_single_donated(in_jax[0], jax_states, jax_spec)

@@ -76,7 +76,7 @@ def plan(
       2
     """
     internal.check_index_spec(index_spec)
-    check_torch(cache=cache, **internal.spec_arrays(index_spec))
+    check_torch(cache=cache, **index_spec.arrays())
     internal.check_load(cache, index_spec)
     num_blocks, kv_heads, block_size, head_dim = cache.shape
     cache_shape = (num_blocks, kv_heads, block_size, head_dim)

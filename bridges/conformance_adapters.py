@@ -67,8 +67,7 @@ class BridgeAdapter:
             raise AssertionError("C17: store_single_ must return the cache it was given")
 
     def _spec(self, index_spec: IndexSpec) -> IndexSpec:
-        arrays = {name: x for name, x in vars(index_spec).items() if x is not None}
-        return type(index_spec)(**{name: self._there(x)[1] for name, x in arrays.items()})
+        return index_spec.map(lambda array: self._there(array)[1])
 
     def _there(self, array: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         """All memory that an array is a view of, on the device, and the view with its strides."""

@@ -16,7 +16,6 @@ from ._static_checks import (
     check_cache_shape,
     check_devices,
     check_index_spec,
-    spec_arrays,
 )
 from ._types import Array, Bool, Int32, Integer
 
@@ -68,7 +67,7 @@ def to_slots(index_spec: IndexSpec, *, cache_shape: CacheShape, num_tokens: int)
     """
     check_index_spec(index_spec)
     check_cache_shape(cache_shape)
-    arrays = spec_arrays(index_spec)
+    arrays = index_spec.arrays()
     check_devices(arrays)
     xp = namespace_of(**arrays)
     return SlotMapping(slots_in(xp, index_spec, cache_shape, num_tokens))

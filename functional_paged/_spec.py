@@ -2,21 +2,45 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TypeAlias
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
-from ._pytrees import register_once
+import numpy as np
+
+from ._arrays import INT32_MAX
 from ._types import Array, Int32, Integer
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+Form: TypeAlias = Literal["block_table", "chunks", "slots"]
+"""The forms of an index spec by name."""
 
 PAD = -1
 """Marks what is not stored: a hole in a block table, a padded row, an unused slot."""
 
 
 class _Spec:
-    """Base of the three forms: makes each a JAX pytree as soon as JAX is loaded."""
+    """Base of the three forms, each a JAX pytree as soon as JAX is loaded.
+
+    Attributes:
+      form: the name of the form.
+    """
+
+    form: ClassVar[Form]
 
     def __post_init__(self) -> None:
-        register_once(BlockTable, ChunkPlan, SlotMapping)
+        register_pytrees()
+
+    def arrays(self) -> dict[str, Array]:
+        """The arrays by field name; a field that is `None` is left out."""
+        return {name: array for name, array in vars(self).items() if array is not None}
+
+    def map(self, function: Callable[[Array], Array]) -> Self:
+        """The spec with `function` applied to each array."""
+        return type(self)(**{name: function(array) for name, array in self.arrays().items()})
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +62,7 @@ class BlockTable(_Spec):
       array([ 79,  32,  33, 115], dtype=int32)
     """
 
+    form: ClassVar[Form] = "block_table"
     block_table: Int32[Array, "batch max_blocks_per_seq"]
     context_kv_lens: Int32[Array, " batch"]
     cu_q_lens: Int32[Array, " batch+1"] | None = None
@@ -59,6 +84,7 @@ class ChunkPlan(_Spec):
       array([79, 32, 33], dtype=int32)
     """
 
+    form: ClassVar[Form] = "chunks"
     chunks: Int32[Array, "num_chunks 4"]
 
 
@@ -75,7 +101,50 @@ class SlotMapping(_Spec):
       (3,)
     """
 
+    form: ClassVar[Form] = "slots"
     slots: Integer[Array, " num_slots"]
 
 
 IndexSpec: TypeAlias = BlockTable | ChunkPlan | SlotMapping
+
+_pytrees_registered = False
+
+
+def register_pytrees() -> None:
+    """Make the forms JAX pytrees if JAX is loaded; loads nothing itself."""
+    global _pytrees_registered
+    # A module is in sys.modules before it has finished loading.
+    tree_util = getattr(sys.modules.get("jax"), "tree_util", None)
+    if _pytrees_registered or not hasattr(tree_util, "register_pytree_with_keys"):
+        return
+    _pytrees_registered = True
+    for form in (BlockTable, ChunkPlan, SlotMapping):
+        _register(tree_util, form)
+
+
+def _register(tree_util: Any, form: type) -> None:
+    names = [field.name for field in fields(form)]
+    keys = [tree_util.GetAttrKey(name) for name in names]
+
+    def flatten(spec: Any) -> tuple[list[Any], None]:
+        return [_narrow(getattr(spec, name)) for name in names], None
+
+    def flatten_with_keys(spec: Any) -> tuple[list[Any], None]:
+        return list(zip(keys, flatten(spec)[0], strict=True)), None
+
+    tree_util.register_pytree_with_keys(
+        form, flatten_with_keys, lambda _, children: form(*children), flatten
+    )
+
+
+def _narrow(array: Any) -> Any:
+    """Bring NumPy int64 slots into 32 bits before JAX does, which would wrap them (C5).
+
+    What is cut off is not stored, before as after (C12, C14): without 64-bit integers no cache has
+    a slot past 2**31.
+    """
+    if not isinstance(array, np.ndarray) or array.dtype != np.int64:
+        return array
+    if sys.modules["jax"].dtypes.canonicalize_dtype(np.int64) == np.int64:
+        return array
+    return np.clip(array, -1, INT32_MAX).astype(np.int32)

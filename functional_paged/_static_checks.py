@@ -23,14 +23,14 @@ def check_call(cache: Array, states: Array, index_spec: IndexSpec) -> None:
     """
     check_index_spec(index_spec)
     check_tensors(cache, states)
-    check_devices({"cache": cache, "states": states, **spec_arrays(index_spec)})
+    check_devices({"cache": cache, "states": states, **index_spec.arrays()})
 
 
 def check_load(cache: Array, index_spec: IndexSpec) -> None:
     """Check one load from `cache` for C1, C3 and C4."""
     check_index_spec(index_spec)
     _check_cache(cache)
-    check_devices({"cache": cache, **spec_arrays(index_spec)})
+    check_devices({"cache": cache, **index_spec.arrays()})
 
 
 def check_tensors(cache: Array, states: Array) -> None:
@@ -117,11 +117,6 @@ def check_devices(arrays: dict[str, Array]) -> None:
                 f"{name} must be on the device of {first_name} = {_place_name(first_place)}, "
                 f"got {_place_name(place)}",
             )
-
-
-def spec_arrays(index_spec: IndexSpec) -> dict[str, Array]:
-    """The arrays of an index spec by field name."""
-    return {name: array for name, array in vars(index_spec).items() if array is not None}
 
 
 def _check_cache(cache: Array) -> None:

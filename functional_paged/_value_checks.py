@@ -11,7 +11,7 @@ from ._arrays import to_numpy
 from ._errors import SpecError
 from ._slots import destinations, slots_in
 from ._spec import BlockTable, ChunkPlan, IndexSpec, SlotMapping
-from ._static_checks import CacheShape, check_cache_shape, check_index_spec, spec_arrays
+from ._static_checks import CacheShape, check_cache_shape, check_index_spec
 
 
 def check_spec(index_spec: IndexSpec, *, cache_shape: CacheShape, num_tokens: int) -> None:
@@ -38,7 +38,7 @@ def check_spec(index_spec: IndexSpec, *, cache_shape: CacheShape, num_tokens: in
     """
     check_index_spec(index_spec)
     check_cache_shape(cache_shape)
-    host = type(index_spec)(**{k: to_numpy(v) for k, v in spec_arrays(index_spec).items()})
+    host = index_spec.map(to_numpy)
     if isinstance(host, BlockTable):
         _check_cu_q_lens(host)
         _check_table_tokens(host, num_tokens)

@@ -14,7 +14,6 @@ from ._static_checks import (
     check_index_spec,
     check_load,
     check_tensors,
-    spec_arrays,
 )
 
 __all__ = [
@@ -31,5 +30,4 @@ __all__ = [
     "destinations",
     "is_array",
     "slots_in",
-    "spec_arrays",
 ]

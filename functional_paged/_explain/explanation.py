@@ -9,7 +9,7 @@ from __future__ import annotations
 from .._arrays import to_numpy
 from .._errors import SpecError
 from .._spec import BlockTable, ChunkPlan, IndexSpec
-from .._static_checks import CacheShape, check_cache_shape, check_index_spec, spec_arrays
+from .._static_checks import CacheShape, check_cache_shape, check_index_spec
 from .._value_checks import check_spec
 from .fates import Fate
 from .model import Explanation, Form, Source, Token
@@ -46,7 +46,7 @@ def explain(index_spec: IndexSpec, *, cache_shape: CacheShape, num_tokens: int) 
     """
     check_index_spec(index_spec)
     check_cache_shape(cache_shape)
-    host = type(index_spec)(**{k: to_numpy(v) for k, v in spec_arrays(index_spec).items()})
+    host = index_spec.map(to_numpy)
     error = None
     try:
         check_spec(host, cache_shape=cache_shape, num_tokens=num_tokens)

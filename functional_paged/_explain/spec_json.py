@@ -21,7 +21,7 @@ _FIELDS = {
     "slots": {"slots": 1},
 }
 _OPTIONAL = {"cu_q_lens"}
-_FORMS = {"block_table": BlockTable, "chunks": ChunkPlan, "slots": SlotMapping}
+_FORMS = {form.form: form for form in (BlockTable, ChunkPlan, SlotMapping)}
 
 
 class JsonSpecError(ValueError):

@@ -10,14 +10,13 @@ import jax.numpy as jnp
 
 from .._arrays import dtype_name, slot_dtype
 from .._errors import SpecError
-from .._pytrees import register_once
 from .._slots import slots_in
-from .._spec import BlockTable, ChunkPlan, IndexSpec, SlotMapping
+from .._spec import IndexSpec, register_pytrees
 from .._static_checks import check_call, check_load
 from .._types import Array, Shaped
 from .scatter import gather, scatter
 
-register_once(BlockTable, ChunkPlan, SlotMapping)
+register_pytrees()
 
 Cache: TypeAlias = Shaped[Array, "num_blocks kv_heads block_size head_dim"]
 States: TypeAlias = Shaped[Array, "num_tokens kv_heads head_dim"]

@@ -65,10 +65,9 @@ def _copied(array: np.ndarray) -> jax.Array:
 
 
 def _spec(index_spec: IndexSpec) -> IndexSpec:
-    arrays = vars(index_spec)
-    if any(array is not None and array.dtype == np.int64 for array in arrays.values()):
+    if any(array.dtype == np.int64 for array in index_spec.arrays().values()):
         return index_spec  # without 64-bit integers a JAX array of it would be another spec
-    return jax.tree.map(jnp.asarray, index_spec)
+    return index_spec.map(jnp.asarray)
 
 
 adapter = JaxAdapter("jax", functional_paged.store_single)

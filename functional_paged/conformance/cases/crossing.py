@@ -20,8 +20,6 @@ from .steps import Step
 Shape: TypeAlias = tuple[int, int, int, int]
 MAIN_SHAPE: Shape = (7, 3, 16, 46)
 MAIN_DTYPE = "bf16"
-FORMS = {BlockTable: "block_table", ChunkPlan: "chunks", SlotMapping: "slots"}
-"""The forms by their name in case ids."""
 
 
 def cases_of(scenario: Scenario, dtype: str, shape: Shape) -> Iterator[Case]:
@@ -29,7 +27,7 @@ def cases_of(scenario: Scenario, dtype: str, shape: Shape) -> Iterator[Case]:
     step = scenario.build(shape[0], shape[2])
     for spec in forms_of(step, shape):
         yield Case(
-            id=f"{scenario.name}/{FORMS[type(spec)]}/{dtype}/{shape_name(shape)}",
+            id=f"{scenario.name}/{spec.form}/{dtype}/{shape_name(shape)}",
             clauses=scenario.clauses,
             about=scenario.about,
             build=functools.partial(problem, shape, dtype, Step(spec, step.num_tokens)),

@@ -15,7 +15,7 @@ from functional_paged import PAD, BlockTable, ChunkPlan, IndexSpec, SlotMapping
 
 from ..bits import DTYPES
 from .case import Case, Kind
-from .crossing import FORMS, MAIN_SHAPE, forms_of, pattern_of, problem
+from .crossing import MAIN_SHAPE, forms_of, pattern_of, problem
 from .problem import Problem
 from .steps import Step, mapping, plan_of, table, with_cu_q_lens
 
@@ -171,7 +171,7 @@ def _pair(
     clause: str, name: str, bad: Problem, twin: Problem, kinds: tuple[Kind, Kind]
 ) -> Iterator[Case]:
     about = name.replace("_", " ")
-    stem = f"{clause.lower()}_{name}/{FORMS[type(bad.index_spec)]}"
+    stem = f"{clause.lower()}_{name}/{bad.index_spec.form}"
     twin_of = f"one change away from: {about}"
     yield Case(stem, (clause,), about, functools.partial(_fresh, bad), kinds[0], quick=True)
     build = functools.partial(_fresh, twin)

@@ -11,7 +11,7 @@ from functional_paged import PAD, SlotMapping
 
 from ..bits import DTYPES
 from .case import Case
-from .crossing import FORMS, MAIN_SHAPE, forms_of, pattern_of, problem
+from .crossing import MAIN_SHAPE, forms_of, pattern_of, problem
 from .problem import LAYOUTS, Problem
 from .steps import Step, mapping, plan_of, table
 
@@ -24,7 +24,7 @@ def memory_cases() -> Iterator[Case]:
     n, _, s, _ = MAIN_SHAPE
     step = table([[n - 1, 0, 2], [3, 1, PAD]], [s - 1, 0], [s + 2, 3])
     for spec in forms_of(step, MAIN_SHAPE):
-        form, one = FORMS[type(spec)], Step(spec, step.num_tokens)
+        form, one = spec.form, Step(spec, step.num_tokens)
         for layout in LAYOUTS[1:]:
             yield Case(
                 f"c20_cache_{layout}/{form}",
@@ -51,7 +51,7 @@ def memory_cases() -> Iterator[Case]:
         )
     holes = table([[n - 1, 0, 2], [3, 1, PAD]], [s - 1, 2 * s - 1], [s + 2, 3])
     for spec in forms_of(holes, MAIN_SHAPE):
-        form = FORMS[type(spec)]
+        form = spec.form
         for dtype in ("f32", "bf16"):
             build = functools.partial(problem, MAIN_SHAPE, dtype, Step(spec, holes.num_tokens))
             yield Case(

@@ -10,7 +10,7 @@ import numpy as np
 from functional_paged import PAD
 
 from .case import Case
-from .crossing import FORMS, Shape, forms_of
+from .crossing import Shape, forms_of
 from .problem import Problem
 from .recordings import recorded_kv
 from .steps import table
@@ -28,7 +28,7 @@ def recorded_cases() -> Iterator[Case]:
         for name, (step, states) in steps.items():
             for spec in forms_of(step, shape):
                 yield Case(
-                    f"c5_smollm2_{name}/{FORMS[type(spec)]}/{record.name}",
+                    f"c5_smollm2_{name}/{spec.form}/{record.name}",
                     ("C5", "C16"),
                     f"keys and values of a real model: {name}",
                     functools.partial(Problem, shape, record.states.dtype, states, spec),

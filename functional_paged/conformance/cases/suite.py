@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from ..bits import DTYPES
 from .case import Case
-from .crossing import FORMS, MAIN_DTYPE, MAIN_SHAPE, Shape, cases_of, forms_of, problem, shape_name
+from .crossing import MAIN_DTYPE, MAIN_SHAPE, Shape, cases_of, forms_of, problem, shape_name
 from .invalid import invalid_cases
 from .memory import memory_cases
 from .recorded import recorded_cases
@@ -40,7 +40,7 @@ def large_cases() -> tuple[Case, ...]:
     step = table([[shape[0] - 1, 0, shape[0] - 2]], [shape[2] - 1], [shape[2] + 2])
     return tuple(
         Case(
-            f"c19_last_block/{FORMS[type(spec)]}/i8/{shape_name(shape)}",
+            f"c19_last_block/{spec.form}/i8/{shape_name(shape)}",
             ("C19",),
             "element offsets past 2**31",
             functools.partial(problem, shape, "i8", Step(spec, step.num_tokens)),

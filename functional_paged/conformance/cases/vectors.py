@@ -72,8 +72,7 @@ def _vector(case: Case) -> dict[str, Any]:
                 "shape": list(array.shape),
                 "values": array.ravel().tolist(),
             }
-            for name, array in vars(problem.index_spec).items()
-            if array is not None
+            for name, array in problem.index_spec.arrays().items()
         },
         "cache": _hex(cache),
         "states": _hex(problem.states),

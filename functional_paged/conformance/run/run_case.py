@@ -182,4 +182,4 @@ def _bits_of(problem: Problem) -> tuple[list[bytes], bytes]:
     states = problem.states
     # Strided states have a neighbourhood, which is not a backend's to write to either.
     memory = states if states.base is None else states.base
-    return [x.tobytes() for x in vars(spec).values() if x is not None], memory.tobytes()
+    return [x.tobytes() for x in spec.arrays().values()], memory.tobytes()
