@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from dataclasses import FrozenInstanceError
 
@@ -9,11 +10,13 @@ import pytest
 import torch
 
 from bridges.ixformer import Capability, ProbeReport, probe
-from bridges.ixformer import probe as probe_module
 from bridges.ixformer.model import KernelSemantics, ModelFunctions
 from bridges.ixformer.probe_command import probe_command
 
 pytestmark = pytest.mark.usefixtures("fewer_sizes")
+
+# The package has a function of the module's name.
+probe_module = importlib.import_module("bridges.ixformer.probe")
 
 ONE_TENSOR = "store_mode=1, key and value one tensor"
 PAIR = "7 arguments, key and value one tensor"
@@ -154,11 +157,10 @@ def test_the_command_without_the_library_says_so_and_exits_2(tmp_path, capsys):
 
 @pytest.mark.parametrize(("aliased", "status"), [("safe", 0), ("torn", 1)])
 def test_the_command_prints_the_report(aliased, status, tmp_path, capsys, monkeypatch):
-    from bridges.ixformer import probe_command
-
     wheel = KernelSemantics(store_mode="missing", aliased=aliased)
     monkeypatch.setattr(
-        probe_command, "_library_and_device", lambda: (ModelFunctions(wheel), torch.device("cpu"))
+        "bridges.ixformer.probe_command._library_and_device",
+        lambda: (ModelFunctions(wheel), torch.device("cpu")),
     )
     file = tmp_path / "report.json"
     assert probe_command(file) == status

@@ -16,7 +16,3 @@ def main() -> None:
         )
         sys.exit(2)
     app()
-
-
-if __name__ == "__main__":
-    main()

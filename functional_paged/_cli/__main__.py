@@ -1,0 +1,5 @@
+"""`python -m functional_paged._cli`."""
+
+from . import main
+
+main()
