@@ -12,11 +12,11 @@ from functional_paged import IndexSpec, SlotMapping, reference
 from functional_paged.conformance import BackendRun, Case, Problem, run_case
 from functional_paged.conformance.adapters.reference import ReferenceAdapter
 from functional_paged.conformance.report.results import report
-from functional_paged.conformance.run.compare import Fate
+from functional_paged.conformance.run.compare import Outcome
 
 SHAPE = (5, 2, 4, 3)
 SLOTS = (6, 7, 13)
-BY_HAND: dict[tuple[int, int], Fate] = {
+BY_HAND: dict[tuple[int, int], Outcome] = {
     (1, 2): "wrong",  # slot 6
     (1, 3): "written",
     (2, 0): "stray",  # after slot 7

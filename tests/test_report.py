@@ -22,7 +22,7 @@ from functional_paged.conformance.cases import case as _case
 from functional_paged.conformance.report.html import result as html_result
 from functional_paged.conformance.report.html import to_html
 from functional_paged.conformance.report.html.lines import MOST_LINES, Line, rows_of
-from functional_paged.conformance.report.html.parts import FATES, STATUSES
+from functional_paged.conformance.report.html.parts import OUTCOMES, STATUSES
 from functional_paged.conformance.report.results import report, report_schema
 from functional_paged.conformance.run import compare as _verdict
 from functional_paged.conformance.run import run_case as _run
@@ -52,7 +52,9 @@ def test_the_schema_and_the_page_know_every_word() -> None:
     assert defs["status"]["enum"] == list(get_args(_run.Status))
     assert sorted(STATUSES) == sorted(get_args(_run.Status))
     assert (
-        defs["cell"]["properties"]["fate"]["enum"] == list(FATES) == list(get_args(_verdict.Fate))
+        defs["cell"]["properties"]["outcome"]["enum"]
+        == list(OUTCOMES)
+        == list(get_args(_verdict.Outcome))
     )
 
 
@@ -87,7 +89,9 @@ def test_a_report_matches_the_schema(runs: Callable[[], list[BackendRun]]) -> No
 def test_a_report_tells_what_went_wrong_and_where() -> None:
     reported = faulty_report()
     result = reported["backends"][1]["results"][1]
-    cells = {(cell["block"], cell["offset"]): cell["fate"] for cell in result["mismatch"]["cells"]}
+    cells = {
+        (cell["block"], cell["offset"]): cell["outcome"] for cell in result["mismatch"]["cells"]
+    }
     assert cells == BY_HAND
     assert result["mismatch"]["index"] == (1, 0, 2, 0)
     assert result["mismatch"]["expected"] == "0x3f800000"  # 1.0, as the first token begins
@@ -111,7 +115,7 @@ def broken(change: Callable[[dict[str, Any], dict[str, Any]], object]) -> dict[s
     [
         pytest.param(lambda report, result: report.pop("spec_version"), id="no spec version"),
         pytest.param(lambda report, result: report.update(date="today"), id="unknown field"),
-        pytest.param(lambda report, result: report.update(schema_version=2), id="other schema"),
+        pytest.param(lambda report, result: report.update(schema_version=1), id="other schema"),
         pytest.param(lambda report, result: report["cases"][0].update(kind="guess"), id="kind"),
         pytest.param(lambda report, result: report["cases"][0].update(link="//x"), id="link"),
         pytest.param(lambda report, result: report["cases"][0].update(clauses=["D1"]), id="clause"),
@@ -137,7 +141,8 @@ def broken(change: Callable[[dict[str, Any], dict[str, Any]], object]) -> dict[s
         pytest.param(lambda report, result: result["mismatch"].update(index=[-1]), id="index"),
         pytest.param(lambda report, result: result["mismatch"].update(count=0), id="none wrong"),
         pytest.param(
-            lambda report, result: result["mismatch"]["cells"][0].update(fate="lost"), id="fate"
+            lambda report, result: result["mismatch"]["cells"][0].update(outcome="lost"),
+            id="outcome",
         ),
     ],
 )
@@ -258,8 +263,10 @@ def test_a_long_block_goes_over_even_lines() -> None:
 
 
 def test_a_drawing_prefers_faulty_lines_and_says_what_it_left_out() -> None:
-    fates = dict.fromkeys(range(0, 400, 4), "written") | dict.fromkeys(range(100, 400, 4), "stray")
-    rows = list(rows_of(fates, 101, 4, complete=True))
+    outcomes = dict.fromkeys(range(0, 400, 4), "written") | dict.fromkeys(
+        range(100, 400, 4), "stray"
+    )
+    rows = list(rows_of(outcomes, 101, 4, complete=True))
     lines = [row for row in rows if isinstance(row, Line)]
     assert lines[0] == Line(100, 104)
     assert len(lines) == MOST_LINES

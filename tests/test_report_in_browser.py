@@ -136,15 +136,15 @@ def test_the_drawing_shows_each_cell_as_it_is(show: Callable[..., Any], scheme: 
     page.locator(DRAWING).scroll_into_view_if_needed()
     for block in {block for block, _ in BY_HAND}:
         for offset in range(SHAPE[2]):
-            fate = BY_HAND.get((block, offset), "untouched")
+            outcome = BY_HAND.get((block, offset), "untouched")
             tip = point_at(page, block, offset)
-            assert tip.startswith(f"block {block}, offset {offset}, {fate}: "), tip
+            assert tip.startswith(f"block {block}, offset {offset}, {outcome}: "), tip
             # What the mouse hits is what is painted there.
             hit = page.evaluate(
                 "([x, y]) => document.elementFromPoint(x, y).getAttribute('class')",
                 page.evaluate(MIDDLE_OF_CELL, [block, offset]),
             )
-            assert hit == {"untouched": "grid"}.get(fate, fate)
+            assert hit == {"untouched": "grid"}.get(outcome, outcome)
     words = page.locator(f"{DRAWING} > text").all_text_contents()
     assert words == ["1 untouched block", "block 1", "block 2", "block 3", "1 untouched block"]
     caption = page.locator("figcaption").inner_text()
@@ -154,7 +154,7 @@ def test_the_drawing_shows_each_cell_as_it_is(show: Callable[..., Any], scheme: 
     assert page.locator(TIP).is_hidden()
 
 
-def test_each_fate_is_painted_in_its_own_way(show: Callable[..., Any]) -> None:
+def test_each_outcome_is_painted_in_its_own_way(show: Callable[..., Any]) -> None:
     page = show(faulty_report())
     page.locator(DRAWING).scroll_into_view_if_needed()
     pictures = set()

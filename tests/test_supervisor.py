@@ -104,5 +104,5 @@ def test_a_mismatch_survives_the_way_from_the_worker(
     mismatch = result.mismatch
     assert mismatch is not None
     assert (mismatch.what, mismatch.index, mismatch.written) == ("cache", (0, 0, 1, 0), True)
-    assert {cell.fate for cell in mismatch.cells} == {"missing"}
+    assert {cell.outcome for cell in mismatch.cells} == {"missing"}
     assert {(cell.block, cell.offset) for cell in mismatch.cells} == {(0, 1), (6, 15)}

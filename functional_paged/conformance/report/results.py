@@ -15,7 +15,7 @@ from functional_paged.internal import CLAUSES, SPEC_VERSION
 from ..run.run_case import Result
 from ..run.supervise import BackendRun
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 def report(runs: Sequence[BackendRun]) -> dict[str, Any]:

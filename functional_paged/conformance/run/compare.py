@@ -12,25 +12,25 @@ from functional_paged import reference
 from ..bits import as_bits
 from ..cases.problem import GuardedCache, Problem
 
-Fate: TypeAlias = Literal["written", "wrong", "missing", "stray"]
+Outcome: TypeAlias = Literal["written", "wrong", "missing", "stray"]
 MOST_CELLS = 4096
 """More cells than this are not drawn."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """What became of one position of the cache that was written, or should have been.
+    """One position of the cache that was written or should have been, and its outcome.
 
     Attributes:
       block: physical block.
       offset: position in the block.
-      fate: `written`: as it should be. `wrong`: to be written, and other bits were. `missing`: to
-        be written, and nothing was. `stray`: to be left alone, and was not.
+      outcome: `written`: as it should be. `wrong`: to be written, and other bits were. `missing`:
+        to be written, and nothing was. `stray`: to be left alone, and was not.
     """
 
     block: int
     offset: int
-    fate: Fate
+    outcome: Outcome
 
 
 @dataclass(frozen=True)
@@ -147,11 +147,11 @@ def _cells(got: np.ndarray, want: np.ndarray, was: np.ndarray) -> tuple[Cell, ..
     wrong, changed = (got != want).any(axis=axes), (got != was).any(axis=axes)
     cells = []
     for block, offset in np.argwhere(to_write | wrong)[:MOST_CELLS].tolist():
-        fate: Fate = "written"
+        outcome: Outcome = "written"
         if wrong[block, offset]:
             missing = not changed[block, offset]
-            fate = "stray" if not to_write[block, offset] else "missing" if missing else "wrong"
-        cells.append(Cell(block, offset, fate))
+            outcome = "stray" if not to_write[block, offset] else "missing" if missing else "wrong"
+        cells.append(Cell(block, offset, outcome))
     return tuple(cells)
 
 

@@ -1,4 +1,4 @@
-"""A cache drawn: its blocks as strips of cells, one path a fate, so that a drawing stays small.
+"""A cache drawn: its blocks as strips of cells, one path an outcome, so that a drawing stays small.
 
 The unit of length is one cell. A cell's look is a pattern, defined once in the page, that repeats
 with every cell; so a run of cells is one rectangle of a path.
@@ -13,7 +13,7 @@ from typing import Any
 
 from ...run.compare import MOST_CELLS
 from .lines import Line, columns_of, rows_of
-from .parts import FATES
+from .parts import OUTCOMES
 
 PITCH = 1.5
 """From one row to the next; the height of the patterns."""
@@ -34,33 +34,35 @@ def drawing(mismatch: Mapping[str, Any], cache_shape: Sequence[int]) -> str:
     """
     num_blocks, _, block_size, _ = cache_shape
     cells = mismatch["cells"]
-    fates = {cell["block"] * block_size + cell["offset"]: cell["fate"] for cell in cells}
+    outcomes = {cell["block"] * block_size + cell["offset"]: cell["outcome"] for cell in cells}
     complete = len(cells) < MOST_CELLS
-    rows = list(rows_of(fates, num_blocks, block_size, complete=complete))
+    rows = list(rows_of(outcomes, num_blocks, block_size, complete=complete))
     first = mismatch["index"][0] * block_size + mismatch["index"][2]
     return (
-        f'<figure><div class="scroll">{_svg(rows, fates, block_size, first)}</div>'
-        f"{_caption(fates, block_size, complete)}</figure>"
+        f'<figure><div class="scroll">{_svg(rows, outcomes, block_size, first)}</div>'
+        f"{_caption(outcomes, block_size, complete)}</figure>"
     )
 
 
-def swatch_symbol(fate: str) -> str:
+def swatch_symbol(outcome: str) -> str:
     """One cell as it looks in a drawing; a page has it once, for its swatches."""
     return (
-        f'<symbol id="one-{fate}" viewBox="0 0 1 1">'
-        f'<path class="{fate}" d="{_strip(0, 0, 1)}"/></symbol>'
+        f'<symbol id="one-{outcome}" viewBox="0 0 1 1">'
+        f'<path class="{outcome}" d="{_strip(0, 0, 1)}"/></symbol>'
     )
 
 
-def swatch(fate: str) -> str:
+def swatch(outcome: str) -> str:
     """A small cell to stand in text."""
-    return f'<svg class="swatch" aria-hidden="true"><use href="#one-{fate}"/></svg>'
+    return f'<svg class="swatch" aria-hidden="true"><use href="#one-{outcome}"/></svg>'
 
 
-def _svg(rows: Sequence[Line | str], fates: Mapping[int, str], block_size: int, first: int) -> str:
+def _svg(
+    rows: Sequence[Line | str], outcomes: Mapping[int, str], block_size: int, first: int
+) -> str:
     columns = columns_of(block_size)
     labels = [row if isinstance(row, str) else _label(row, block_size) for row in rows]
-    paths = dict.fromkeys(("grid", *FATES), "")
+    paths = dict.fromkeys(("grid", *OUTCOMES), "")
     texts = outline = ""
     for number, (row, label) in enumerate(zip(rows, labels, strict=True), 1):
         y = PITCH * number
@@ -69,10 +71,10 @@ def _svg(rows: Sequence[Line | str], fates: Mapping[int, str], block_size: int, 
             continue
         texts += f'<text y="{y:g}">{label}</text>'
         paths["grid"] += _strip(0, y, row.stop - row.start)
-        for fate, run in groupby(range(row.start, row.stop), key=fates.get):
+        for outcome, run in groupby(range(row.start, row.stop), key=outcomes.get):
             positions = list(run)
-            if fate is not None:
-                paths[fate] += _strip(positions[0] - row.start, y, len(positions))
+            if outcome is not None:
+                paths[outcome] += _strip(positions[0] - row.start, y, len(positions))
         if row.start <= first < row.stop:
             x = first - row.start
             outline = f'<path class="first" d="{_strip(x, y, 1)}"/>'
@@ -100,22 +102,22 @@ def _strip(x: int, y: float, length: int) -> str:
     return f"M{x} {y:g}h{length}v1h-{length}z"
 
 
-def _caption(fates: Mapping[int, str], block_size: int, complete: bool) -> str:
-    counts = Counter(fates.values())
+def _caption(outcomes: Mapping[int, str], block_size: int, complete: bool) -> str:
+    counts = Counter(outcomes.values())
     items = ""
-    for fate in FATES:
-        if fate in counts:
-            where = "" if fate == "written" else f": {_places(fates, fate, block_size)}"
-            items += f"<li>{swatch(fate)}{counts[fate]:,} {fate}{where}</li>"
+    for outcome in OUTCOMES:
+        if outcome in counts:
+            where = "" if outcome == "written" else f": {_places(outcomes, outcome, block_size)}"
+            items += f"<li>{swatch(outcome)}{counts[outcome]:,} {outcome}{where}</li>"
     if not complete:
         items += f"<li>only the first {MOST_CELLS:,} positions are recorded</li>"
     return f"<figcaption><ul>{items}</ul></figcaption>"
 
 
-def _places(fates: Mapping[int, str], fate: str, block_size: int) -> str:
-    """Where a fate befell: `block 3, offsets 5-7; block 4, offset 0`."""
+def _places(outcomes: Mapping[int, str], outcome: str, block_size: int) -> str:
+    """Where an outcome is: `block 3, offsets 5-7; block 4, offset 0`."""
     runs: list[list[int]] = []
-    for position in sorted(position for position, found in fates.items() if found == fate):
+    for position in sorted(position for position, found in outcomes.items() if found == outcome):
         if runs and position == runs[-1][-1] + 1 and position % block_size:
             runs[-1].append(position)
         else:

@@ -32,18 +32,18 @@ def columns_of(block_size: int) -> int:
 
 
 def rows_of(
-    fates: Mapping[int, str], num_blocks: int, block_size: int, *, complete: bool
+    outcomes: Mapping[int, str], num_blocks: int, block_size: int, *, complete: bool
 ) -> Iterator[Line | str]:
     """The lines to draw, and words for what is left out between them.
 
     Args:
-      fates: what became of each position that was written or should have been.
+      outcomes: what became of each position that was written or should have been.
       num_blocks: of the cache.
       block_size: of the cache.
-      complete: whether `fates` has all of those; otherwise what follows its last is unknown.
+      complete: whether `outcomes` has all of those; otherwise what follows its last is unknown.
     """
-    marked = sorted({_line_of(position, block_size) for position in fates})
-    shown = _most_telling(marked, fates)
+    marked = sorted({_line_of(position, block_size) for position in outcomes})
+    shown = _most_telling(marked, outcomes)
     starts_left_out = [line.start for line in marked if line not in shown]
     end = num_blocks * block_size
     at = 0
@@ -61,10 +61,10 @@ def _line_of(position: int, block_size: int) -> Line:
     return Line(start, min(start + columns, (block + 1) * block_size))
 
 
-def _most_telling(marked: Sequence[Line], fates: Mapping[int, str]) -> Sequence[Line]:
+def _most_telling(marked: Sequence[Line], outcomes: Mapping[int, str]) -> Sequence[Line]:
     if len(marked) <= MOST_LINES:
         return marked
-    faults = {position for position, fate in fates.items() if fate != "written"}
+    faults = {position for position, outcome in outcomes.items() if outcome != "written"}
     faulty = [line for line in marked if not faults.isdisjoint(range(line.start, line.stop))]
     return faulty[:MOST_LINES]
 

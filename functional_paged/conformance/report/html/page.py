@@ -12,7 +12,7 @@ from typing import Any
 
 from .cases import cases_html
 from .drawing import swatch, swatch_symbol
-from .parts import FATES, STATUSES, badges, plural
+from .parts import OUTCOMES, STATUSES, badges, plural
 from .result import MOST_DRAWINGS, NOT_DRAWN
 from .verdict import backend_html, verdict_of
 
@@ -44,10 +44,10 @@ def to_html(report: Mapping[str, Any]) -> str:
         backends="".join(map(backend_html, report["backends"])),
         matrix=_matrix(report),
         legend="".join(
-            f'<li data-fate="{fate}">{swatch(fate)}<b>{fate}</b>: {text}</li>'
-            for fate, text in FATES.items()
+            f'<li data-outcome="{outcome}">{swatch(outcome)}<b>{outcome}</b>: {text}</li>'
+            for outcome, text in OUTCOMES.items()
         ),
-        symbols="".join(map(swatch_symbol, FATES)),
+        symbols="".join(map(swatch_symbol, OUTCOMES)),
         limit=f"This page has {MOST_DRAWINGS} drawings, no more." if NOT_DRAWN in cases else "",
         clause_options=_options(clause["id"] for clause in report["clauses"]),
         backend_options=_options(backend["name"] for backend in report["backends"]),

@@ -11,7 +11,7 @@ from urllib.parse import quote
 STATUSES = ("fail", "xfail", "unsupported", "pass")
 """Worst first."""
 
-FATES = {
+OUTCOMES = {
     "written": "as it should be",
     "wrong": "was to be written, and holds other bits",
     "missing": "was to be written, and nothing was",

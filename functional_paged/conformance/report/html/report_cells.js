@@ -5,8 +5,8 @@
 const PITCH = 1.5; // from one row to the next, as drawn
 const tip = document.getElementById("tip");
 const meanings = { grid: "untouched: left alone, as it should be" };
-for (const item of document.querySelectorAll("[data-fate]")) {
-  meanings[item.dataset.fate] = item.textContent.trim();
+for (const item of document.querySelectorAll("[data-outcome]")) {
+  meanings[item.dataset.outcome] = item.textContent.trim();
 }
 
 for (const svg of document.querySelectorAll("svg.blocks")) svg.tabIndex = 0;
@@ -32,7 +32,7 @@ function cellAt(svg, column, row) {
   const place = /^block (\d+)(?: \+(\d+))?$/.exec(label?.textContent ?? "");
   if (!place) return null;
   const middle = new DOMPoint(column + 0.5, PITCH * (row + 1) + 0.5);
-  // Fates lie over the grid.
+  // Outcomes lie over the grid.
   const paths = [...svg.querySelectorAll(":scope > path:not(.first)")].reverse();
   const path = paths.find((candidate) => candidate.isPointInFill(middle));
   if (!path) return null;
