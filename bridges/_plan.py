@@ -8,8 +8,8 @@ from typing import Any
 import array_api_compat.torch as xp
 import torch
 
-from functional_paged import PAD, IndexSpec, SpecError, check_spec, internal
-from functional_paged.internal import is_array, slots_in
+from functional_paged import PAD, IndexSpec, check_spec, internal
+from functional_paged.internal import slots_in
 
 from . import _registry as registry
 from ._backend import Backend
@@ -75,9 +75,7 @@ def plan(
       >>> plan(spec, cache=cache, num_tokens=1, backend="torch").num_blocks
       2
     """
-    internal.check_index_spec(index_spec)
-    check_torch(cache=cache, **index_spec.arrays())
-    internal.check_load(cache, index_spec)
+    internal.check_load(internal.TORCH_STORE, cache, index_spec)
     num_blocks, kv_heads, block_size, head_dim = cache.shape
     cache_shape = (num_blocks, kv_heads, block_size, head_dim)
     if check:
@@ -94,15 +92,6 @@ def plan(
         device=cache.device,
         lowered=lowered,
     )
-
-
-def check_torch(**arrays: Any) -> None:
-    """Check that the named arrays are torch's, before anything compares them (C3)."""
-    for name, array in arrays.items():
-        if is_array(array) and not isinstance(array, torch.Tensor):
-            raise SpecError(
-                "C3", f"{name} must be a torch tensor, got {type(array).__module__} array"
-            )
 
 
 def _one_token_a_slot(slots: torch.Tensor) -> torch.Tensor:

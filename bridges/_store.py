@@ -12,7 +12,7 @@ from functional_paged import IndexSpec, SpecError, internal
 
 from . import _registry as registry
 from ._backend import Backend
-from ._plan import StorePlan, check_torch, plan
+from ._plan import StorePlan, plan
 
 
 def store_single_(
@@ -51,8 +51,7 @@ def store_single_(
     """
     step = index_spec_or_plan
     if not isinstance(step, StorePlan):
-        check_torch(cache=cache, states=states)
-        internal.check_call(cache, states, step)
+        internal.check_call(internal.TORCH_STORE, cache, states, step)
         step = plan(step, cache=cache, num_tokens=states.shape[0], backend=backend)
     elif backend is not None and registry.resolve(backend) is not step.backend:
         raise ValueError(f"backend must be the plan's = {step.backend.name!r}, got {backend!r}")
@@ -85,8 +84,7 @@ def _fits(cache: torch.Tensor, states: torch.Tensor, step: StorePlan) -> bool:
 
 def _explain_misfit(cache: torch.Tensor, states: torch.Tensor, step: StorePlan) -> None:
     """Raise for the clause that a call does not meet; return if it is in order after all."""
-    check_torch(cache=cache, states=states)
-    internal.check_tensors(cache, states)
+    internal.check_tensors(internal.TORCH_STORE, cache, states)
     for axis, name in ((0, "num_blocks"), (2, "block_size")):
         if cache.shape[axis] != getattr(step, name):
             raise SpecError(

@@ -125,7 +125,7 @@ def build_paged_kv_chunk_metadata(
       [[0, 4, 15, 1], [1, 2, 0, 2]]
     """
     spec = BlockTable(block_table, context_kv_lens, cu_q_lens)
-    internal.check_index_spec(spec)
+    internal.check_index_spec(internal.TORCH_STORE, spec)
     internal.check_cache_shape((0, 0, block_size, 0))
     internal.check_devices(spec.arrays())
     to = destinations(xp, spec, block_size, _tokens_named(spec))

@@ -14,11 +14,6 @@ from ._types import Array
 INT32_MAX = 2**31 - 1
 
 
-def is_array(x: object) -> bool:
-    """Whether `x` is an array of a framework that the array API covers."""
-    return array_api_compat.is_array_api_obj(x)
-
-
 def dtype_name(array: Array) -> str:
     """The dtype's name, one spelling for all frameworks: `bfloat16`, `float8_e4m3fn`, `int32`."""
     return str(array.dtype).removeprefix("torch.")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from ._array_kinds import LOWERING
 from ._arrays import INT32_MAX, device_for_new, namespace_of, slot_dtype
 from ._spec import PAD, BlockTable, ChunkPlan, IndexSpec, SlotMapping
 from ._static_checks import (
@@ -65,7 +66,7 @@ def to_slots(index_spec: IndexSpec, *, cache_shape: CacheShape, num_tokens: int)
       >>> to_slots(spec, cache_shape=(8, 2, 16, 64), num_tokens=3).slots
       array([79, 32, -1], dtype=int32)
     """
-    check_index_spec(index_spec)
+    check_index_spec(LOWERING, index_spec)
     check_cache_shape(cache_shape)
     arrays = index_spec.arrays()
     check_devices(arrays)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
-from ._arrays import dtype_name, is_array, placement
+from ._array_kinds import Taker, check_arrays, type_name
+from ._arrays import dtype_name, placement
 from ._errors import SpecError
 from ._spec import BlockTable, ChunkPlan, IndexSpec, SlotMapping
 from ._types import Array
@@ -15,29 +17,30 @@ MAX_BLOCK_SIZE = 2**30
 """The sum of two offsets in a block fits int32 up to this size."""
 
 
-def check_call(cache: Array, states: Array, index_spec: IndexSpec) -> None:
+def check_call(taken_by: Taker, cache: Array, states: Array, index_spec: IndexSpec) -> None:
     """Check one store of `states` into `cache` for C1-C4.
 
     Raises:
-      SpecError: C1 (ranks and shapes), C2 (the store would cast), C3 (devices), C4 (index dtypes).
+      SpecError: C1 (ranks and shapes), C2 (the store would cast), C3 (devices), C4 (index dtypes);
+        C1-C4 and C20 for arrays of a kind that `taken_by` does not take.
     """
-    check_index_spec(index_spec)
-    check_tensors(cache, states)
+    check_index_spec(taken_by, index_spec)
+    check_tensors(taken_by, cache, states)
     check_devices({"cache": cache, "states": states, **index_spec.arrays()})
 
 
-def check_load(cache: Array, index_spec: IndexSpec) -> None:
-    """Check one load from `cache` for C1, C3 and C4."""
-    check_index_spec(index_spec)
-    _check_cache(cache)
+def check_load(taken_by: Taker, cache: Array, index_spec: IndexSpec) -> None:
+    """Check one load from `cache`, as `check_call` does a store."""
+    check_index_spec(taken_by, index_spec)
+    check_arrays(taken_by, cache=cache)
+    check_cache_shape(tuple(cache.shape))
     check_devices({"cache": cache, **index_spec.arrays()})
 
 
-def check_tensors(cache: Array, states: Array) -> None:
-    """Check what a store of one tensor needs beyond its index spec: C1 and C2."""
-    _check_cache(cache)
-    if not is_array(states):
-        raise SpecError("C1", f"states must be an array, got {_type_name(states)}")
+def check_tensors(taken_by: Taker, cache: Array, states: Array) -> None:
+    """Check what a store of one tensor needs beyond its index spec: C1, C2, the arrays' kinds."""
+    check_arrays(taken_by, cache=cache, states=states)
+    check_cache_shape(tuple(cache.shape))
     if states.ndim != 3:
         raise SpecError(
             "C1",
@@ -74,32 +77,16 @@ def check_cache_shape(cache_shape: tuple[int, ...]) -> None:
         )
 
 
-def check_index_spec(index_spec: IndexSpec) -> None:
-    """Check the form, ranks, shapes and dtypes of an index spec: C1 and C4."""
-    if isinstance(index_spec, BlockTable):
-        _check_index_array("block_table", index_spec.block_table, 2)
-        _check_index_array("context_kv_lens", index_spec.context_kv_lens, 1)
-        batch = index_spec.block_table.shape[0]
-        _check_length("context_kv_lens", index_spec.context_kv_lens, batch, "batch")
-        if index_spec.cu_q_lens is not None:
-            _check_index_array("cu_q_lens", index_spec.cu_q_lens, 1)
-            _check_length("cu_q_lens", index_spec.cu_q_lens, batch + 1, "batch + 1")
-    elif isinstance(index_spec, ChunkPlan):
-        _check_index_array("chunks", index_spec.chunks, 2)
-        if index_spec.chunks.shape[1] != 4:
-            raise SpecError(
-                "C1",
-                "chunks must have 4 columns (src_token_start, dst_block_id, dst_block_offset, "
-                f"chunk_len), got {index_spec.chunks.shape[1]}",
-            )
-    elif isinstance(index_spec, SlotMapping):
-        _check_index_array("slots", index_spec.slots, 1, ("int32", "int64"))
-    else:
+def check_index_spec(taken_by: Taker, index_spec: IndexSpec) -> None:
+    """Check the form of an index spec, and the kinds, ranks, shapes and dtypes of its arrays."""
+    check = _CHECKS.get(type(index_spec))
+    if check is None:
         raise SpecError(
             "C1",
             "index_spec must be a BlockTable, ChunkPlan or SlotMapping, "
-            f"got {_type_name(index_spec)}",
+            f"got {type_name(index_spec)}",
         )
+    check(taken_by, index_spec)
 
 
 def check_devices(arrays: dict[str, Array]) -> None:
@@ -119,17 +106,41 @@ def check_devices(arrays: dict[str, Array]) -> None:
             )
 
 
-def _check_cache(cache: Array) -> None:
-    if not is_array(cache):
-        raise SpecError("C1", f"cache must be an array, got {_type_name(cache)}")
-    check_cache_shape(tuple(cache.shape))
+def _check_block_table(taken_by: Taker, spec: BlockTable) -> None:
+    _check_index_array(taken_by, "block_table", spec.block_table, 2)
+    _check_index_array(taken_by, "context_kv_lens", spec.context_kv_lens, 1)
+    batch = spec.block_table.shape[0]
+    _check_length("context_kv_lens", spec.context_kv_lens, batch, "batch")
+    if spec.cu_q_lens is not None:
+        _check_index_array(taken_by, "cu_q_lens", spec.cu_q_lens, 1)
+        _check_length("cu_q_lens", spec.cu_q_lens, batch + 1, "batch + 1")
+
+
+def _check_chunk_plan(taken_by: Taker, spec: ChunkPlan) -> None:
+    _check_index_array(taken_by, "chunks", spec.chunks, 2)
+    if spec.chunks.shape[1] != 4:
+        raise SpecError(
+            "C1",
+            "chunks must have 4 columns (src_token_start, dst_block_id, dst_block_offset, "
+            f"chunk_len), got {spec.chunks.shape[1]}",
+        )
+
+
+def _check_slot_mapping(taken_by: Taker, spec: SlotMapping) -> None:
+    _check_index_array(taken_by, "slots", spec.slots, 1, ("int32", "int64"))
+
+
+_CHECKS: dict[type, Callable[[Taker, Any], None]] = {
+    BlockTable: _check_block_table,
+    ChunkPlan: _check_chunk_plan,
+    SlotMapping: _check_slot_mapping,
+}
 
 
 def _check_index_array(
-    name: str, array: Array, ndim: int, dtypes: tuple[str, ...] = ("int32",)
+    taken_by: Taker, name: str, array: Array, ndim: int, dtypes: tuple[str, ...] = ("int32",)
 ) -> None:
-    if not is_array(array):
-        raise SpecError("C4", f"{name} must be an {dtypes[0]} array, got {_type_name(array)}")
+    check_arrays(taken_by, **{name: array})
     if dtype_name(array) not in dtypes:
         raise SpecError("C4", f"{name} must be {' or '.join(dtypes)}, got {dtype_name(array)}")
     if array.ndim != ndim:
@@ -149,7 +160,3 @@ def _place_name(place: object) -> str:
 
 def _shape(array: Array) -> str:
     return str(tuple(array.shape))
-
-
-def _type_name(value: object) -> str:
-    return f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")

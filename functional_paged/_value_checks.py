@@ -7,6 +7,7 @@ from typing import Any
 import array_api_compat.numpy as xp
 import numpy as np
 
+from ._array_kinds import LOWERING
 from ._arrays import to_numpy
 from ._errors import SpecError
 from ._slots import destinations, slots_in
@@ -36,7 +37,7 @@ def check_spec(index_spec: IndexSpec, *, cache_shape: CacheShape, num_tokens: in
       ...
       functional_paged.SpecError: C12: slots[1] = 99 must be < num_blocks * block_size = 96
     """
-    check_index_spec(index_spec)
+    check_index_spec(LOWERING, index_spec)
     check_cache_shape(cache_shape)
     host = index_spec.map(to_numpy)
     if isinstance(host, BlockTable):

@@ -4,7 +4,8 @@ For code of this project only: names here change without notice. Whatever others
 `functional_paged` or in `functional_paged.conformance`.
 """
 
-from ._arrays import INT32_MAX, is_array
+from ._array_kinds import JAX_STORE, LOWERING, REFERENCE, TORCH_STORE, Taker, check_arrays
+from ._arrays import INT32_MAX
 from ._clauses import CLAUSES, SPEC_VERSION, Clause
 from ._slots import destinations, slots_in
 from ._static_checks import (
@@ -19,8 +20,14 @@ from ._static_checks import (
 __all__ = [
     "CLAUSES",
     "INT32_MAX",
+    "JAX_STORE",
+    "LOWERING",
+    "REFERENCE",
     "SPEC_VERSION",
+    "TORCH_STORE",
     "Clause",
+    "Taker",
+    "check_arrays",
     "check_cache_shape",
     "check_call",
     "check_devices",
@@ -28,6 +35,5 @@ __all__ = [
     "check_load",
     "check_tensors",
     "destinations",
-    "is_array",
     "slots_in",
 ]

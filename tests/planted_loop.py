@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from functional_paged import IndexSpec, check_spec, reference
+from functional_paged._array_kinds import REFERENCE
 from functional_paged._static_checks import check_call
 
 Shape = tuple[int, int, int, int]
@@ -30,7 +31,7 @@ class Loop:
 
     def refuse(self, cache: np.ndarray, states: np.ndarray, index_spec: IndexSpec) -> None:
         """The static checks."""
-        check_call(cache, states, index_spec)
+        check_call(REFERENCE, cache, states, index_spec)
 
     def read(self, index_spec: IndexSpec, shape: Shape) -> IndexSpec:
         """The spec as this store understands it."""

@@ -142,7 +142,7 @@ MISFITS = {
     ),
     "numpy": (
         (np.zeros(SHAPE, np.float32), np.zeros((17, 3, 4), np.float32)),
-        "C3: cache must be a torch tensor, got numpy array",
+        "C3: cache must be a torch tensor for bridges.store_single_, got numpy.ndarray",
     ),
 }
 
@@ -166,7 +166,7 @@ def test_a_call_that_a_plan_fits_is_one_change_away():
 
 def test_c3_a_spec_of_numpy_arrays_is_refused():
     spec = mapping(1, 2).index_spec
-    message = "C3: slots must be a torch tensor, got numpy array"
+    message = "C3: slots must be a torch tensor for bridges.store_single_, got numpy.ndarray"
     with pytest.raises(SpecError, match=f"^{message}$"):
         bridges.plan(spec, cache=f32(*SHAPE), num_tokens=2)
     bridges.plan(to_torch(spec), cache=f32(*SHAPE), num_tokens=2)

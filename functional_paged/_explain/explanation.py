@@ -6,6 +6,7 @@ left to tell is which of the clauses that skip a token skipped it.
 
 from __future__ import annotations
 
+from .._array_kinds import LOWERING
 from .._arrays import to_numpy
 from .._errors import SpecError
 from .._spec import BlockTable, ChunkPlan, IndexSpec
@@ -44,7 +45,7 @@ def explain(index_spec: IndexSpec, *, cache_shape: CacheShape, num_tokens: int) 
       1 None hole in the table C8 - block_table[0, 1] = -1
       2 None not named C10 - the spec names 2 tokens
     """
-    check_index_spec(index_spec)
+    check_index_spec(LOWERING, index_spec)
     check_cache_shape(cache_shape)
     host = index_spec.map(to_numpy)
     error = None

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 import jax
 import jax.numpy as jnp
 
+from .._array_kinds import JAX_STORE
 from .._arrays import dtype_name, slot_dtype
 from .._errors import SpecError
 from .._slots import slots_in
@@ -78,7 +79,7 @@ def load_single(cache: PyTree, index_spec: IndexSpec, num_tokens: int) -> PyTree
       Array([3., 0.], dtype=float32)
     """
     for leaf in jax.tree.leaves(cache):
-        check_load(leaf, index_spec)
+        check_load(JAX_STORE, leaf, index_spec)
         _check_is_held(leaf)
     check_same_layout(cache)
     return _load_leaves(cache, index_spec, num_tokens)
@@ -117,7 +118,7 @@ def check_trees(cache: PyTree, states: PyTree, index_spec: IndexSpec) -> None:
         )
     leaves = list(zip(jax.tree.leaves(cache), jax.tree.leaves(states), strict=True))
     for cache_leaf, states_leaf in leaves:
-        check_call(cache_leaf, states_leaf, index_spec)
+        check_call(JAX_STORE, cache_leaf, states_leaf, index_spec)
         _check_is_held(cache_leaf)
     check_same_layout(cache)
     for position, (_, states_leaf) in enumerate(leaves):
