@@ -8,13 +8,10 @@ import torch
 import bridges
 from bridges import BackendUnsupported
 from functional_paged import BlockTable, ChunkPlan, SlotMapping, reference
+from tests.helpers import i32
 
 HUGE = 2**31 - 1
 BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32}
-
-
-def i32(*values):
-    return np.array(values, dtype=np.int32)
 
 
 def valid_specs(s, n):
@@ -108,15 +105,9 @@ def a_states(num_tokens, shape, dtype):
     return torch.from_numpy(bits).view(dtype)
 
 
-def to_torch(spec):
-    return type(spec)(
-        **{k: None if v is None else torch.from_numpy(v) for k, v in vars(spec).items()}
-    )
-
-
 def store(backend, cache, states, spec, alternatives=(), check=False):
     """Store and compare; returns the route, or `None` where the store was refused."""
-    given, cache_given = to_torch(spec), cache.tensor
+    given, cache_given = spec.map(torch.from_numpy), cache.tensor
     try:
         plan = bridges.plan(
             given, cache=cache_given, num_tokens=len(states), backend=backend, check=check

@@ -53,9 +53,7 @@ class FetchesStatesFromAnotherDevice(Loop):
 @planted("C4")
 class TakesAnyIndices(Loop):
     def store(self, cache, states, index_spec):
-        arrays = {name: x for name, x in vars(index_spec).items() if x is not None}
-        as_int32 = {name: x.astype(np.int32) for name, x in arrays.items()}
-        return super().store(cache, states, type(index_spec)(**as_int32))
+        return super().store(cache, states, index_spec.map(lambda array: array.astype(np.int32)))
 
 
 @planted("C16")
@@ -87,9 +85,8 @@ class WritesBesideStridedStates(Loop):
 @planted("C17")
 class ChangesItsIndexSpec(Loop):
     def read(self, index_spec, shape):
-        for array in vars(index_spec).values():
-            if array is not None:
-                array[array < 0] = 0
+        for array in index_spec.arrays().values():
+            array[array < 0] = 0
         return index_spec
 
 

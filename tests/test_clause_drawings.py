@@ -110,11 +110,9 @@ def examples(section: str) -> list[Example]:
 
 
 def same(first: IndexSpec, second: IndexSpec) -> bool:
-    mine, other = vars(first), vars(second)
-    return type(first) is type(second) and all(
-        (mine[name] is None and other[name] is None)
-        or (mine[name] is not None and np.array_equal(mine[name], other[name]))
-        for name in mine
+    mine, other = first.arrays(), second.arrays()
+    return mine.keys() == other.keys() and all(
+        np.array_equal(mine[name], other[name]) for name in mine
     )
 
 

@@ -10,6 +10,7 @@ import pytest
 from functional_paged import PAD, BlockTable, ChunkPlan, IndexSpec, SlotMapping, SpecError
 from functional_paged.conformance import find_adapter
 from functional_paged.conformance.bits import DTYPES, as_bits, pattern
+from tests.helpers import i32
 
 NUM_BLOCKS, KV_HEADS, BLOCK_SIZE, HEAD_DIM = 6, 3, 2, 5
 SHAPE = (NUM_BLOCKS, KV_HEADS, BLOCK_SIZE, HEAD_DIM)
@@ -19,10 +20,6 @@ BF16 = DTYPES["bf16"]
 @pytest.fixture(params=["reference", "jax", "jax-donated", "torch"])
 def adapter(request: pytest.FixtureRequest) -> Any:
     return find_adapter(request.param)
-
-
-def i32(*values: Any) -> np.ndarray:
-    return np.array(values, np.int32)
 
 
 def assert_stored(adapter: Any, spec: IndexSpec, num_tokens: int, expected: dict[int, int]) -> None:

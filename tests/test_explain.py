@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -23,10 +21,7 @@ from functional_paged._explain.fates import Fate
 from functional_paged._explain.model import Beyond, Explanation
 from functional_paged.conformance import strategies
 from functional_paged.conformance.strategies import Sizes
-
-
-def i32(*values: Any) -> np.ndarray:
-    return np.array(values, np.int32)
+from tests.helpers import i32
 
 
 @st.composite

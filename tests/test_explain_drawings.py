@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import re
-from typing import Any
 from xml.etree import ElementTree as ET
 
 import numpy as np
@@ -21,12 +20,9 @@ from functional_paged._explain.svg_cells import CELL_WIDTH
 from functional_paged._explain.svg_style import STYLE, pattern_definitions
 from functional_paged._explain.text import render
 from functional_paged.conformance import strategies
+from tests.helpers import i32
 
 SVG = "{http://www.w3.org/2000/svg}"
-
-
-def i32(*values: Any) -> np.ndarray:
-    return np.array(values, np.int32)
 
 
 def told(spec: IndexSpec, num_tokens: int) -> Explanation:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
 
-HEAVY = ("torch", "jax", "jaxlib", "ml_dtypes", "rich", "typer", "transformers", "ixformer")
+from tests.helpers import HEAVY, loaded_by, run, without
 
 USE_NUMPY = """
 import numpy as np
@@ -34,17 +31,6 @@ bridges.store_single_(cache, torch.ones(2, 1, 3), spec)
 assert cache.sum() == 3
 assert bridges.available_backends()["torch"] is None
 """
-
-
-def run(code: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-
-
-def loaded_by(code: str) -> set[str]:
-    """Which of `HEAVY` a fresh process has loaded after it ran this code."""
-    done = run(f"{code}\nimport sys\nprint('loaded:', *(set(sys.modules) & set({HEAVY})))")
-    assert done.returncode == 0, done.stderr
-    return set(done.stdout.splitlines()[-1].split()[1:])
 
 
 def test_functional_paged_loads_no_framework():
@@ -92,18 +78,6 @@ assert jax.jit(store_single)(cache, states, spec).sum() == 3
 @pytest.mark.parametrize("name", ["jax", "torch", "ml_dtypes"])
 def test_the_probe_reports_what_was_loaded(name):
     assert name in loaded_by(f"import functional_paged\nimport {name}")
-
-
-def without(*names: str) -> str:
-    """Code after which these modules cannot be imported, as where they are not installed."""
-    return f"""
-import sys
-class Missing:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {names}:
-            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
-sys.meta_path.insert(0, Missing())
-"""
 
 
 def test_without_frameworks_the_numpy_part_works():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.test_imports import loaded_by, run, without
+from tests.helpers import loaded_by, run, without
 
 NO_JAX = without("jax", "jaxlib", "jaxtyping", "beartype", "ml_dtypes")
 

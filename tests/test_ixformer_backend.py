@@ -17,7 +17,8 @@ from bridges.ixformer import proofs as prover_module
 from bridges.ixformer import trial_specs as trial_specs
 from bridges.ixformer.model import PLAUSIBLE, KernelSemantics, ModelFunctions
 from functional_paged import BlockTable, SlotMapping, SpecError, check_spec
-from tests.guarded import PLAIN, Guarded, a_states, i32, store, to_torch, valid_specs
+from tests.guarded import PLAIN, Guarded, a_states, store, valid_specs
+from tests.helpers import i32
 
 
 def model_backend(**semantics):
@@ -84,7 +85,11 @@ def test_a_tensor_not_proven_for_the_native_route_goes_the_safe_way():
     backend = IxformerBackend(Picky(), device_check=False)
     cache = Guarded(shape, dtype)
     plan = bridges.plan(
-        to_torch(spec), cache=cache.tensor, num_tokens=num_tokens, backend=backend, check=True
+        spec.map(torch.from_numpy),
+        cache=cache.tensor,
+        num_tokens=num_tokens,
+        backend=backend,
+        check=True,
     )
     assert plan.route == NATIVE
     other = Guarded((shape[0], 3, *shape[2:]), dtype)
@@ -96,7 +101,7 @@ def test_a_tensor_not_proven_for_the_native_route_goes_the_safe_way():
 def test_a_plan_keeps_what_the_spec_said():
     shape, dtype = PLAIN
     spec, num_tokens = valid_specs(shape[2], shape[0])["c5_prefill"]
-    given = to_torch(replace(spec, block_table=spec.block_table.copy()))
+    given = replace(spec, block_table=spec.block_table.copy()).map(torch.from_numpy)
     cache, states = Guarded(shape, dtype), a_states(num_tokens, shape, dtype)
     plan = bridges.plan(
         given, cache=cache.tensor, num_tokens=num_tokens, backend=model_backend(), check=True
@@ -176,7 +181,7 @@ def test_indices_are_int32_and_tables_contiguous():
     backend = IxformerBackend(Recording(), device_check=False)
     shape, dtype = PLAIN
     for name, (spec, num_tokens) in valid_specs(shape[2], shape[0]).items():
-        given = to_torch(spec)
+        given = spec.map(torch.from_numpy)
         if isinstance(given, BlockTable) and name != "c18_no_columns":
             wide = torch.cat([given.block_table, given.block_table], dim=1)
             given = replace(given, block_table=wide[:, : given.block_table.shape[1]])

@@ -10,8 +10,8 @@ from bridges import _plan
 from bridges.ixformer import NATIVE, IxformerBackend, op
 from bridges.ixformer.model import KernelSemantics, ModelFunctions
 from functional_paged import BlockTable, ChunkPlan, SlotMapping, _slots
-from tests.guarded import PLAIN, Guarded, a_states, i32, to_torch
-from tests.test_torch_compile import BACKENDS, as_users_import_it
+from tests.guarded import PLAIN, Guarded, a_states
+from tests.helpers import DYNAMO_BACKENDS, as_users_import_it, i32
 
 SHAPE, DTYPE = PLAIN
 SPECS = {
@@ -32,11 +32,11 @@ def a_backend(**semantics):
     return IxformerBackend(ModelFunctions(KernelSemantics(**semantics)), device_check=False)
 
 
-@pytest.mark.parametrize("compiler", BACKENDS)
+@pytest.mark.parametrize("compiler", DYNAMO_BACKENDS)
 @pytest.mark.parametrize("name", SPECS)
 def test_c17_a_compiled_store_writes_the_cache(name, compiler):
     backend, spec = a_backend(store_mode="missing", hole="stop"), SPECS[name]
-    given = to_torch(spec)
+    given = spec.map(torch.from_numpy)
 
     @torch.compile(fullgraph=True, backend=compiler)
     def step(cache, states):
@@ -47,7 +47,7 @@ def test_c17_a_compiled_store_writes_the_cache(name, compiler):
     cache.check(states, spec)
 
 
-@pytest.mark.parametrize("compiler", BACKENDS)
+@pytest.mark.parametrize("compiler", DYNAMO_BACKENDS)
 def test_c17_a_write_between_reads_is_neither_lost_nor_moved(compiler):
     backend = a_backend()
 
@@ -67,7 +67,7 @@ def test_a_compiled_store_with_a_plan(check):
     backend, spec = a_backend(), SPECS["prefill"]
     cache, states = Guarded(SHAPE, DTYPE), a_states(24, SHAPE, DTYPE)
     plan = bridges.plan(
-        to_torch(spec), cache=cache.tensor, num_tokens=24, backend=backend, check=check
+        spec.map(torch.from_numpy), cache=cache.tensor, num_tokens=24, backend=backend, check=check
     )
     assert (plan.route == NATIVE) == check
 
@@ -93,7 +93,7 @@ def test_a_compiled_store_by_name(name):
 @pytest.mark.parametrize("native", [False, True])
 def test_opcheck(native):
     backend = a_backend()
-    spec = to_torch(SPECS["prefill"])
+    spec = SPECS["prefill"].map(torch.from_numpy)
     cache = torch.zeros(6, 2, 16, 8)
     plan = bridges.plan(spec, cache=cache, num_tokens=24, backend=backend, check=True)
     table, contexts, native_tables = plan.lowered

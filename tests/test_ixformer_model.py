@@ -11,7 +11,8 @@ import torch
 import bridges
 from bridges.ixformer.model import PLAUSIBLE, KernelSemantics, ModelFunctions
 from functional_paged import BlockTable, SlotMapping, reference
-from tests.guarded import ODD, PLAIN, Guarded, a_states, i32, to_torch, valid_specs
+from tests.guarded import ODD, PLAIN, Guarded, a_states, valid_specs
+from tests.helpers import i32
 
 
 def run(spec, shape=(4, 1, 2, 1), num_tokens=None, **semantics):
@@ -21,7 +22,7 @@ def run(spec, shape=(4, 1, 2, 1), num_tokens=None, **semantics):
     num_tokens = num_tokens or (len(spec.context_kv_lens) if cu is None else int(cu[-1]))
     states = torch.arange(1.0, num_tokens + 1)[:, None, None]
     caches = torch.zeros(shape), torch.zeros(shape)
-    given = to_torch(spec)
+    given = spec.map(torch.from_numpy)
     functions.paged_store_kv_cache_with_block_table(
         states, -states, *caches, given.block_table, given.cu_q_lens, given.context_kv_lens
     )
@@ -126,7 +127,7 @@ def test_the_default_wheel_is_the_reference(name, shape_and_dtype):
     spec, num_tokens = valid_specs(shape[2], shape[0])[name]
     functions = ModelFunctions()
     cache, states = Guarded(shape, dtype), a_states(num_tokens, shape, dtype)
-    given = to_torch(spec)
+    given = spec.map(torch.from_numpy)
     pair = (states, states, cache.tensor, cache.tensor)
     if isinstance(given, BlockTable):
         functions.paged_store_kv_cache_with_block_table(
@@ -162,6 +163,8 @@ def test_every_unknown_has_a_plausible_alternative():
 
 def test_the_model_is_never_chosen_by_itself():
     plan = bridges.plan(
-        to_torch(BlockTable(i32([0]), i32(0))), cache=torch.zeros(1, 1, 1, 1), num_tokens=1
+        BlockTable(i32([0]), i32(0)).map(torch.from_numpy),
+        cache=torch.zeros(1, 1, 1, 1),
+        num_tokens=1,
     )
     assert plan.backend.name != "ixformer-model"

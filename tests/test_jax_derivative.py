@@ -23,13 +23,13 @@ NUM_TOKENS = 12
 STATES_SHAPE = (NUM_TOKENS, 2, 4)
 # Tokens 0, 1, 5, 8 and 9 are stored. The others: a hole, a padded row, past the table, not named.
 FORMS = {
-    "BlockTable": table([[4, PAD, 2], [0, 1, 3], [3, 0, 1]], [1, -1, 7], [6, 2, 3]).index_spec,
-    "ChunkPlan": ChunkPlan(
+    "block_table": table([[4, PAD, 2], [0, 1, 3], [3, 0, 1]], [1, -1, 7], [6, 2, 3]).index_spec,
+    "chunks": ChunkPlan(
         np.int32([[5, 2, 0, 1], [0, 4, 1, 2], [2, PAD, 0, 3], [7, 3, 2, 0], [8, 1, 1, 2]])
     ),
-    "SlotMapping": SlotMapping(np.int32([13, 14, PAD, -4, 15, 6, PAD, -13, 4, 5, 99])),
+    "slots": SlotMapping(np.int32([13, 14, PAD, -4, 15, 6, PAD, -13, 4, 5, 99])),
 }
-SPEC = FORMS["BlockTable"]
+SPEC = FORMS["block_table"]
 JITS = {"eager": lambda f: f, "jax.jit": jax.jit, "functional_paged.jit": functional_paged.jit}
 
 
@@ -93,10 +93,10 @@ def test_check_grads_finds_a_wrong_derivative():
 @pytest.mark.parametrize(
     ("form", "dtype", "jit"),
     [
-        *(("BlockTable", "f32", jit) for jit in JITS),
-        *(("BlockTable", "bf16", jit) for jit in JITS),
-        ("ChunkPlan", "bf16", "eager"),
-        ("SlotMapping", "bf16", "functional_paged.jit"),
+        *(("block_table", "f32", jit) for jit in JITS),
+        *(("block_table", "bf16", jit) for jit in JITS),
+        ("chunks", "bf16", "eager"),
+        ("slots", "bf16", "functional_paged.jit"),
     ],
 )
 def test_c22_reverse_mode_of_a_store(form, dtype, jit):
@@ -158,7 +158,7 @@ def test_c22_one_argument_at_a_time(argument):
 
 @pytest.mark.parametrize(
     ("form", "dtype"),
-    [("BlockTable", "f32"), ("ChunkPlan", "bf16"), ("SlotMapping", "bf16")],
+    [("block_table", "f32"), ("chunks", "bf16"), ("slots", "bf16")],
 )
 def test_c22_both_modes_of_a_load(dtype, form):
     spec = FORMS[form]

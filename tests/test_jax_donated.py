@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -22,16 +21,16 @@ from functional_paged import (
     store_single,
     store_single_donated,
 )
-from functional_paged.conformance.bits import DTYPES, pattern
+from functional_paged.conformance.bits import DTYPES
 from functional_paged.conformance.cases.steps import table
-from functional_paged.conformance.cases.suite import forms_of
 from functional_paged.conformance.run.compare import compare
+from tests.helpers import filled, on_device, specs_by_form
 
 MIB = 2**20
 KV_HEADS, BLOCK_SIZE, HEAD_DIM = 2, 16, 64
 STEP = table([[4, PAD, 2], [0, 1, 3], [3, 0, 1]], [1, -1, 39], [20, 2, 11])
 SPEC = STEP.index_spec
-FORMS = {type(s).__name__: s for s in forms_of(STEP, (5, KV_HEADS, BLOCK_SIZE, HEAD_DIM))}
+FORMS = specs_by_form(STEP, (5, KV_HEADS, BLOCK_SIZE, HEAD_DIM))
 WIDENED = ["bf16", "f8e4m3fn", "f8e5m2"]
 
 # Older ones copy a cache of any dtype, and can't tell a trace of its jit's options.
@@ -41,18 +40,9 @@ writes_in_place = pytest.mark.skipif(
 on_cpu = pytest.mark.skipif(jax.default_backend() != "cpu", reason="only CPU widens small floats")
 
 
-def filled(shape: tuple[int, ...], dtype: str, salt: int) -> np.ndarray:
-    return pattern(math.prod(shape), DTYPES[dtype], salt).reshape(shape)
-
-
 def cache_and_states(dtype: str, salt: int = 0) -> tuple[np.ndarray, np.ndarray]:
     cache = filled((5, KV_HEADS, BLOCK_SIZE, HEAD_DIM), dtype, 2 * salt + 1)
     return cache, filled((STEP.num_tokens, KV_HEADS, HEAD_DIM), dtype, 2 * salt + 2)
-
-
-def on_device(tree: Any) -> Any:
-    # In memory of JAX's own, which it may give to the result.
-    return jax.tree.map(lambda array: jnp.array(array, copy=True), tree)
 
 
 def outline(dtype: str, mib: int = 64) -> tuple[Any, Any]:
@@ -76,7 +66,7 @@ def test_a_store_takes_the_memory_of_its_cache_and_no_more(dtype):
 
 
 @writes_in_place
-@pytest.mark.parametrize("form", ["ChunkPlan", "SlotMapping"])
+@pytest.mark.parametrize("form", ["chunks", "slots"])
 def test_a_store_by_the_other_forms_takes_no_more(form):
     used = memory(store_single_donated, *outline("bf16"), FORMS[form])
     assert used.alias_size_in_bytes == 64 * MIB

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 import functional_paged
 from functional_paged import (
+    PAD,
     BlockTable,
     ChunkPlan,
     SlotMapping,
@@ -22,15 +23,19 @@ from functional_paged import (
     store_single,
     store_single_donated,
 )
-from tests.test_jax_store import (
-    FORMS,
-    SHAPE,
-    SPEC,
-    WAYS,
-    difference,
-    inputs,
-    on_device,
-)
+from functional_paged.conformance.cases.steps import table
+from tests.helpers import difference, filled, jax_stores, on_device, specs_by_form
+
+SHAPE = (5, 2, 3, 7)
+STEP = table([[4, PAD, 2], [0, 1, 3], [3, 0, 1]], [1, -1, 7], [6, 2, 3], num_tokens=12)
+FORMS = specs_by_form(STEP, SHAPE)
+SPEC = STEP.index_spec
+WAYS = jax_stores()
+
+
+def inputs(num_tokens: int = STEP.num_tokens) -> tuple[np.ndarray, np.ndarray]:
+    _, kv_heads, _, head_dim = SHAPE
+    return filled(SHAPE, "bf16", salt=1), filled((num_tokens, kv_heads, head_dim), "bf16", salt=2)
 
 
 def with_x64() -> contextlib.AbstractContextManager[Any]:
@@ -47,7 +52,7 @@ LONG_SLOTS = SlotMapping(np.int64([2**32 + 1, 4, 2**32, -(2**32) + 3, 14, -(2**3
 
 @pytest.mark.parametrize("way", [*WAYS, "closed over", "vmap", "vmap over specs", "scan"])
 def test_c5_numpy_int64_slots_do_not_wrap(way):
-    cache, states = inputs("bf16", num_tokens=7)
+    cache, states = inputs(num_tokens=7)
     call = {
         **WAYS,
         "closed over": lambda *args: jax.jit(lambda c, s: store_single(c, s, args[2]))(*args[:2]),
@@ -72,7 +77,7 @@ def scan_over_specs(cache, states, spec):
 
 @pytest.mark.parametrize("way", WAYS)
 def test_c5_int64_slots_with_x64(way):
-    cache, states = inputs("bf16", num_tokens=7)
+    cache, states = inputs(num_tokens=7)
     with with_x64():
         args = on_device((cache, states, LONG_SLOTS))
         assert args[2].slots.dtype == jnp.int64
@@ -81,7 +86,7 @@ def test_c5_int64_slots_with_x64(way):
 
 @pytest.mark.parametrize("form", FORMS)
 def test_c16_int32_specs_with_x64(form):
-    cache, states = inputs("bf16")
+    cache, states = inputs()
     with with_x64():
         got = store_single(*on_device((cache, states, FORMS[form])))
         assert difference(got, cache, states, FORMS[form]) is None

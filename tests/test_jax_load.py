@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -27,26 +26,22 @@ from functional_paged import (
     reference,
     store_single,
 )
-from functional_paged.conformance.bits import DTYPES, pattern
+from functional_paged.conformance.bits import DTYPES
 from functional_paged.conformance.cases.steps import table
-from functional_paged.conformance.cases.suite import forms_of
 from functional_paged.conformance.run.compare import compare
+from tests.helpers import filled, specs_by_form
 
 SHAPE = (5, 2, 3, 7)
 # A hole, a padded row, a row that runs past its table, and one more state than the spec names.
 STEP = table([[4, PAD, 2], [0, 1, 3], [3, 0, 1]], [1, -1, 7], [6, 2, 3], num_tokens=12)
-FORMS = {type(spec).__name__: spec for spec in forms_of(STEP, SHAPE)}
-SPEC = FORMS["BlockTable"]
+FORMS = specs_by_form(STEP, SHAPE)
+SPEC = FORMS["block_table"]
 NUM_TOKENS = STEP.num_tokens
 WAYS = {
     "eager": load_single,
     "jax.jit": jax.jit(load_single, static_argnums=2),
     "functional_paged.jit": functional_paged.jit(load_single, static_argnums=2),
 }
-
-
-def filled(shape: tuple[int, ...], dtype: str, salt: int) -> np.ndarray:
-    return pattern(math.prod(shape), DTYPES[dtype], salt).reshape(shape)
 
 
 def difference(got: Any, cache: np.ndarray, spec: Any, num_tokens: int = NUM_TOKENS) -> Any:
@@ -64,7 +59,7 @@ def test_c16_every_dtype_is_read_bit_for_bit(dtype, way):
     assert difference(WAYS[way](jnp.asarray(cache), SPEC, NUM_TOKENS), cache, SPEC) is None
 
 
-@pytest.mark.parametrize("form", ["ChunkPlan", "SlotMapping"])
+@pytest.mark.parametrize("form", ["chunks", "slots"])
 def test_c16_the_other_forms_are_read_bit_for_bit(form):
     cache = filled(SHAPE, "bf16", salt=1)
     spec = jax.tree.map(jnp.asarray, FORMS[form])

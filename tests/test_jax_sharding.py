@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from typing import Any
 
@@ -21,10 +20,10 @@ from functional_paged import (
     store_single,
     store_single_donated,
 )
-from functional_paged.conformance.bits import DTYPES, pattern
+from functional_paged.conformance.bits import DTYPES
 from functional_paged.conformance.cases.steps import table
-from functional_paged.conformance.cases.suite import forms_of
 from functional_paged.conformance.run.compare import compare
+from tests.helpers import filled, specs_by_form
 
 pytestmark = pytest.mark.skipif(
     len(jax.devices()) < 8, reason="needs 8 devices; tests/conftest.py asks for them on CPU"
@@ -33,7 +32,7 @@ pytestmark = pytest.mark.skipif(
 SHAPE = (16, 8, 3, 6)
 # Blocks of each eighth and each half of the cache, a hole, a padded row, a row past its table.
 STEP = table([[15, PAD, 2, 0], [0, 1, 3, 5], [7, 8, 12, 4]], [1, -1, 2], [9, 2, 12])
-FORMS = {type(spec).__name__: spec for spec in forms_of(STEP, SHAPE)}
+FORMS = specs_by_form(STEP, SHAPE)
 
 # Shape of the mesh (blocks, heads): how many devices share out each axis.
 MESHES = {"kv_heads": (1, 8), "blocks": (8, 1), "both": (2, 4)}
@@ -41,10 +40,6 @@ COLLECTIVE = re.compile(
     r"all-gather|all-reduce|all-to-all|ragged-all-to-all|collective-permute|collective-broadcast"
     r"|reduce-scatter|\bsend\b|\brecv\b"
 )
-
-
-def filled(shape: tuple[int, ...], dtype: str, salt: int) -> np.ndarray:
-    return pattern(math.prod(shape), DTYPES[dtype], salt).reshape(shape)
 
 
 def shardings(name: str, states_by_head: bool = True) -> tuple[Any, Any]:
@@ -80,7 +75,7 @@ def test_a_donated_store_has_no_collective_and_no_copy(mesh, dtype, states_by_he
     part = 8 * 2**20  # bytes of the cache on one device
     num_blocks = 8 * part // (8 * 16 * 64 * DTYPES[dtype].itemsize)
     args = outline(dtype, (num_blocks, 8, 16, 64), shardings(mesh, states_by_head))
-    program = store_single_donated.lower(*args, FORMS["BlockTable"]).compile()
+    program = store_single_donated.lower(*args, FORMS["block_table"]).compile()
     assert collectives(program) == set()
     used = program.memory_analysis()  # of one device
     assert used.alias_size_in_bytes == part
@@ -103,21 +98,21 @@ def test_collectives_are_found_where_the_result_lies_otherwise(spread, found):
     layout = shardings("both")
     elsewhere = NamedSharding(layout[0].mesh, PartitionSpec(*spread))
     store = jax.jit(store_single, out_shardings=elsewhere)
-    program = store.lower(*outline("f32", (16, 8, 3, 8), layout), FORMS["BlockTable"]).compile()
+    program = store.lower(*outline("f32", (16, 8, 3, 8), layout), FORMS["block_table"]).compile()
     assert found in " ".join(collectives(program))
 
 
 @pytest.mark.parametrize(
     ("dtype", "form", "store"),
     [
-        ("f32", "BlockTable", store_single_donated),
-        ("bf16", "BlockTable", store_single_donated),
-        ("bf16", "ChunkPlan", store_single_donated),
-        ("bf16", "SlotMapping", store_single_donated),
+        ("f32", "block_table", store_single_donated),
+        ("bf16", "block_table", store_single_donated),
+        ("bf16", "chunks", store_single_donated),
+        ("bf16", "slots", store_single_donated),
         # Here the bits travel as unsigned integers, which must spread as the cache does.
-        ("bf16", "BlockTable", jax.jit(store_single)),
+        ("bf16", "block_table", jax.jit(store_single)),
     ],
-    ids=["f32", "bf16", "ChunkPlan", "SlotMapping", "pure"],
+    ids=["f32", "bf16", "chunks", "slots", "pure"],
 )
 @pytest.mark.parametrize("mesh", MESHES)
 def test_c16_a_spread_cache_keeps_every_bit(mesh, dtype, form, store):
@@ -140,7 +135,7 @@ def test_c3_states_on_one_of_the_devices():
     cache_sharding, states_sharding = shardings("kv_heads")
     cache = jax.device_put(np.zeros(SHAPE, np.float32), cache_sharding)
     states = np.ones((STEP.num_tokens, SHAPE[1], SHAPE[3]), np.float32)
-    spec = FORMS["SlotMapping"]
+    spec = FORMS["slots"]
     with pytest.raises(SpecError) as error:
         store_single(cache, jax.device_put(states, jax.devices()[0]), spec)
     everywhere = " and ".join(map(str, jax.devices()[:8]))
@@ -156,6 +151,6 @@ def test_c3_states_on_one_of_the_devices():
 def test_c16_a_load_from_a_spread_cache_keeps_every_bit(mesh):
     cache = filled(SHAPE, "bf16", salt=1)
     given = jax.device_put(cache, shardings(mesh)[0])
-    got = load_single(given, FORMS["BlockTable"], STEP.num_tokens)
-    want = reference.load_single(cache, FORMS["BlockTable"], STEP.num_tokens)
+    got = load_single(given, FORMS["block_table"], STEP.num_tokens)
+    want = reference.load_single(cache, FORMS["block_table"], STEP.num_tokens)
     assert compare("states", np.asarray(got), want, want) is None

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from typing import Any
-
 import numpy as np
 import pytest
 
@@ -20,48 +17,28 @@ from functional_paged import (
     load_single,
     reference,
     store_single,
-    store_single_donated,
 )
 from functional_paged._jax.scatter import _places
-from functional_paged.conformance.bits import DTYPES, as_bits, pattern
+from functional_paged.conformance.bits import DTYPES, as_bits
 from functional_paged.conformance.cases.steps import table
-from functional_paged.conformance.cases.suite import forms_of
 from functional_paged.conformance.run.compare import compare
+from tests.helpers import difference, filled, jax_stores, on_device, specs_by_form
 
 SHAPE = (5, 2, 3, 7)
 # A hole, a padded row, a row that runs past its table, and one more state than the spec names.
 STEP = table([[4, PAD, 2], [0, 1, 3], [3, 0, 1]], [1, -1, 7], [6, 2, 3], num_tokens=12)
-FORMS = {type(spec).__name__: spec for spec in forms_of(STEP, SHAPE)}
-SPEC = FORMS["BlockTable"]
+FORMS = specs_by_form(STEP, SHAPE)
+SPEC = FORMS["block_table"]
 
-WAYS = {
-    "eager": store_single,
-    "jax.jit": jax.jit(store_single),
-    "functional_paged.jit": functional_paged.jit(store_single),
-    "donated": store_single_donated,
-}
+WAYS = jax_stores()
 JITS = {"jax.jit": jax.jit, "functional_paged.jit": functional_paged.jit}
 
 on_cpu = pytest.mark.skipif(jax.default_backend() != "cpu", reason="only CPU widens small floats")
 
 
-def filled(shape: tuple[int, ...], dtype: str, salt: int) -> np.ndarray:
-    return pattern(math.prod(shape), DTYPES[dtype], salt).reshape(shape)
-
-
 def inputs(dtype: str, num_tokens: int = STEP.num_tokens) -> tuple[np.ndarray, np.ndarray]:
     _, kv_heads, _, head_dim = SHAPE
     return filled(SHAPE, dtype, salt=1), filled((num_tokens, kv_heads, head_dim), dtype, salt=2)
-
-
-def on_device(tree: Any) -> Any:
-    # JAX may take over a NumPy array's memory, and a donated store would write to it.
-    return jax.tree.map(lambda array: jnp.array(array, copy=True), tree)
-
-
-def difference(got: Any, cache: np.ndarray, states: np.ndarray, spec: Any) -> Any:
-    """The first cell of the whole cache that is not as in the reference, or `None`."""
-    return compare("cache", np.asarray(got), reference.store_single(cache, states, spec), cache)
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -73,7 +50,7 @@ def test_c16_every_dtype_keeps_every_bit(dtype, way):
 
 
 @pytest.mark.parametrize("way", ["eager", "donated"])
-@pytest.mark.parametrize("form", ["ChunkPlan", "SlotMapping"])
+@pytest.mark.parametrize("form", ["chunks", "slots"])
 def test_c16_the_other_forms_keep_every_bit(form, way):
     cache, states = inputs("bf16")
     got = WAYS[way](*on_device((cache, states, FORMS[form])))
@@ -84,7 +61,7 @@ def test_c16_the_other_forms_keep_every_bit(form, way):
 @pytest.mark.parametrize("dtype", ["bf16", "f8e5m2"])
 def test_c16_a_plain_scatter_changes_cells_that_nobody_stored_to(dtype):
     # What the tests above would say of the obvious implementation.
-    slots = FORMS["SlotMapping"].slots
+    slots = FORMS["slots"].slots
     past_end = np.where(slots < 0, SHAPE[0], slots // SHAPE[2])
 
     @jax.jit

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,6 @@ import pytest
 
 jax = pytest.importorskip("jax")
 
-import jax.numpy as jnp
 
 from functional_paged import (
     PAD,
@@ -20,15 +18,14 @@ from functional_paged import (
     store_single,
     store_single_donated,
 )
-from functional_paged.conformance.bits import DTYPES, pattern
 from functional_paged.conformance.cases.steps import table
-from functional_paged.conformance.cases.suite import forms_of
 from functional_paged.conformance.run.compare import compare
+from tests.helpers import filled, on_device, specs_by_form
 
 NUM_BLOCKS, BLOCK_SIZE = 5, 3
 STEP = table([[4, PAD, 2], [0, 1, 3], [3, 0, 1]], [1, -1, 7], [6, 2, 3])
 SPEC = STEP.index_spec
-FORMS = {type(spec).__name__: spec for spec in forms_of(STEP, (NUM_BLOCKS, 1, BLOCK_SIZE, 1))}
+FORMS = specs_by_form(STEP, (NUM_BLOCKS, 1, BLOCK_SIZE, 1))
 STORES = {"pure": store_single, "donated": store_single_donated}
 
 # kv_heads, head_dim and dtype of each cache.
@@ -42,10 +39,6 @@ TREES: dict[str, Any] = {
     ],
     "one in a list": [("f16", 2, 7)],
 }
-
-
-def filled(shape: tuple[int, ...], dtype: str, salt: int) -> np.ndarray:
-    return pattern(math.prod(shape), DTYPES[dtype], salt).reshape(shape)
 
 
 def arrays_of(tree: Any) -> tuple[Any, Any]:
@@ -62,10 +55,6 @@ def arrays_of(tree: Any) -> tuple[Any, Any]:
         for i, (dtype, heads, dim) in enumerate(leaves)
     ]
     return jax.tree.unflatten(structure, caches), jax.tree.unflatten(structure, states)
-
-
-def on_device(tree: Any) -> Any:
-    return jax.tree.map(lambda array: jnp.array(array, copy=True), tree)
 
 
 @pytest.mark.parametrize("store", STORES)

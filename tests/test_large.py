@@ -29,8 +29,7 @@ def test_c19_past_two_to_the_31() -> None:
 
     cache = torch.zeros(SHAPE, dtype=torch.int8)
     states = torch.ones(2, SHAPE[1], SHAPE[3], dtype=torch.int8)
-    arrays = {name: torch.from_numpy(array) for name, array in vars(spec()).items()}
-    bridges.store_single_(cache, states, BlockTable(**arrays))
+    bridges.store_single_(cache, states, spec().map(torch.from_numpy))
     assert bool(cache[LAST, :, 31].all())
     assert bool(cache[0, :, 0].all())
     assert int(np.count_nonzero(cache.numpy().view(np.int64))) == 2 * SHAPE[1] * SHAPE[3] // 8

@@ -15,7 +15,8 @@ from bridges import BackendUnsupported, mojo
 from bridges.ixformer.model import ModelFunctions
 from bridges.mojo import MojoStorePagedSingleCache, build_paged_kv_chunk_metadata
 from functional_paged import BlockTable, ChunkPlan, SpecError, reference
-from tests.guarded import PLAIN, Guarded, a_states, i32, to_torch, valid_specs
+from tests.guarded import PLAIN, Guarded, a_states, valid_specs
+from tests.helpers import i32
 
 SHAPE, DTYPE = PLAIN
 TABLE = torch.tensor([[3, 1]], dtype=torch.int32)
@@ -27,7 +28,7 @@ CONTEXTS = torch.tensor([15], dtype=torch.int32)
 @pytest.mark.parametrize("name", ["c5_decode", "c5_prefill", "c8_prefill", "c9_prefill"])
 def test_it_agrees_with_the_key_side_of_a_whole_store(name, backend):
     spec, num_tokens = valid_specs(SHAPE[2], SHAPE[0])[name]
-    given_spec = to_torch(spec)
+    given_spec = spec.map(torch.from_numpy)
     arrays = (given_spec.block_table, given_spec.cu_q_lens, given_spec.context_kv_lens)
     states = a_states(num_tokens, SHAPE, DTYPE)
     whole, single, by_chunks = (Guarded(SHAPE, DTYPE) for _ in range(3))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, is_dataclass
 from typing import Any
 
 import numpy as np
@@ -12,16 +11,14 @@ import torch
 import bridges
 from bridges.ixformer import IxformerBackend
 from bridges.ixformer.model import ModelFunctions
-from functional_paged import SpecError, reference, store_single
-from tests.test_messages import GOOD_CALL, STATIC
+from functional_paged import IndexSpec, SpecError, reference, store_single
+from tests.bad_calls import BAD_CALLS, GOOD_CALL
 
 
 def to_torch(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         return torch.from_numpy(value)
-    if is_dataclass(value) and not isinstance(value, type):
-        return type(value)(**{f.name: to_torch(getattr(value, f.name)) for f in fields(value)})
-    return value
+    return value.map(to_torch) if isinstance(value, IndexSpec) else value
 
 
 def by_torch(backend: Any) -> Any:
@@ -43,9 +40,9 @@ STORES = {
 
 
 @pytest.mark.parametrize("store", STORES)
-@pytest.mark.parametrize("name", STATIC)
+@pytest.mark.parametrize("name", BAD_CALLS)
 def test_a_bad_call_has_one_text(name, store):
-    change, text = STATIC[name]
+    change, text = BAD_CALLS[name]
     if (name, store) == ("cache_type", "jax"):
         return  # a list of caches is a tree, which the JAX store takes
     if store not in ("reference", "jax"):

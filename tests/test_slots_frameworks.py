@@ -73,10 +73,6 @@ def specs(form: str, rows: int, columns: int) -> st.SearchStrategy[IndexSpec]:
     return st.builds(BlockTable, int32s(rows, columns), int32s(rows), totals)
 
 
-def in_framework(spec: IndexSpec, array: Any) -> IndexSpec:
-    return type(spec)(**{k: v if v is None else array(v) for k, v in vars(spec).items()})
-
-
 @functools.cache
 def jitted(name: str, cache_shape: tuple[int, int, int, int], num_tokens: int) -> Any:
     lower = LOWERINGS[name]
@@ -84,7 +80,7 @@ def jitted(name: str, cache_shape: tuple[int, int, int, int], num_tokens: int) -
 
 
 def only_array(spec: IndexSpec) -> np.ndarray:
-    (array,) = vars(spec).values()
+    (array,) = spec.arrays().values()
     return np.asarray(array)
 
 
@@ -96,10 +92,10 @@ def reference_slots(spec: IndexSpec, cache_shape: Any, num_tokens: int) -> np.nd
 
 
 def check_frameworks(spec: IndexSpec, cache_shape: Any, num_tokens: int) -> None:
-    in_torch = in_framework(spec, torch.tensor)
+    in_torch = spec.map(torch.tensor)
     # int64 slots are JAX's own business: it has them only with jax_enable_x64.
     has_jax = getattr(spec, "slots", np.empty(0)).dtype != np.int64
-    in_jax = in_framework(spec, jnp.asarray) if has_jax else None
+    in_jax = spec.map(jnp.asarray) if has_jax else None
     size: Any = {"cache_shape": cache_shape, "num_tokens": num_tokens}
     # The three share their lines, so what all get wrong shows only beside the reference.
     np.testing.assert_array_equal(to_slots(spec, **size).slots, reference_slots(spec, **size))
@@ -169,7 +165,7 @@ def test_c5_slots_are_as_wide_as_the_cache_needs(lower, bits):
     spec = BlockTable(last, np.int32([block_size - 1]), np.int32([0, 2]))
     wide = bits >= 31
     for array in (np.asarray, torch.tensor):
-        given_spec = in_framework(spec, array)
+        given_spec = spec.map(array)
         lowered = only_array(LOWERINGS[lower](given_spec, cache_shape=cache_shape, num_tokens=2))
         if lower == "to_slots":
             assert lowered.dtype == (np.int64 if wide else np.int32)
@@ -189,7 +185,7 @@ def test_c5_the_last_size_that_fits_32_bits():
 
 @pytest.mark.parametrize("lower", LOWERINGS)
 def test_c5_jax_without_64_bits_says_so(lower):
-    spec = in_framework(BlockTable(np.int32([[1]]), np.int32([0])), jnp.asarray)
+    spec = BlockTable(np.int32([[1]]), np.int32([0])).map(jnp.asarray)
     too_many, enough = (2**31, 1, 1, 1), (2**31 - 1, 1, 1, 1)
     message = (
         r"^C5: num_blocks \* block_size must be < 2\*\*31 where 64-bit integers are off "
@@ -211,9 +207,7 @@ def test_c5_jax_without_64_bits_says_so(lower):
 def test_a_slot_mapping_keeps_its_dtype(dtype):
     spec = SlotMapping(np.array([3, -5, 99], dtype))
     for array in (np.asarray, torch.tensor):
-        slots = only_array(
-            to_slots(in_framework(spec, array), cache_shape=(2, 1, 4, 1), num_tokens=4)
-        )
+        slots = only_array(to_slots(spec.map(array), cache_shape=(2, 1, 4, 1), num_tokens=4))
         assert slots.dtype == dtype
         assert slots.tolist() == [3, -1, -1, -1]
 

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
-import os
-import shutil
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -20,29 +16,12 @@ from functional_paged import IndexSpec, SlotMapping, SpecError, _chunks, _slots,
 from functional_paged.conformance.bits import DTYPES, as_bits, pattern
 from functional_paged.conformance.cases.problem import GuardedCache
 from functional_paged.conformance.cases.steps import table
-from functional_paged.conformance.cases.suite import forms_of
-from tests.guarded import to_torch
+from tests.helpers import DYNAMO_BACKENDS, as_users_import_it, needs_compiler, specs_by_form
 
 SHAPE = (7, 3, 5, 4)
 STEP = table([[3, 1, 1], [6, 0, 2], [4, -1, 5]], [-1, 4, 3], [2, 7, 8])
-FORMS = {type(spec).__name__: spec for spec in forms_of(STEP, SHAPE)}
+FORMS = specs_by_form(STEP, SHAPE)
 FORMS["decode"] = table([[-1], [6], [2], [4]], [0, 4, -1, 3]).index_spec
-
-needs_compiler = pytest.mark.skipif(
-    shutil.which(os.environ.get("CXX", "g++")) is None, reason="inductor needs a C++ compiler"
-)
-BACKENDS = ["aot_eager", pytest.param("inductor", marks=needs_compiler)]
-
-
-def as_users_import_it(module: ModuleType) -> Any:
-    """The module without the checks of annotations, which dynamo cannot trace."""
-    spec = importlib.util.spec_from_file_location(module.__name__, module.__file__)
-    assert spec is not None
-    assert spec.loader is not None
-    plain = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(plain)
-    return plain
-
 
 SLOTS, CHUNKS = as_users_import_it(_slots), as_users_import_it(_chunks)
 CHUNKS.to_slots = SLOTS.to_slots
@@ -77,7 +56,7 @@ def check_store(
     expected = guarded.buffer.copy()
     view = guarded.view_in(expected)
     view[...] = reference.store_single(view, states, spec)
-    cache, given = tensor(guarded.cache), to_torch(spec)
+    cache, given = tensor(guarded.cache), spec.map(torch.from_numpy)
     if planned:
         given = bridges.plan(given, cache=cache, num_tokens=len(states))
 
@@ -86,13 +65,13 @@ def check_store(
     np.testing.assert_array_equal(as_bits(guarded.buffer), as_bits(expected))
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", DYNAMO_BACKENDS)
 @pytest.mark.parametrize("form", FORMS)
 def test_compiled_store_of_a_spec(form, backend):
     check_store(compiled(store, backend), FORMS[form])
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", DYNAMO_BACKENDS)
 @pytest.mark.parametrize("form", FORMS)
 def test_compiled_store_of_a_plan(form, backend):
     check_store(compiled(store, backend), FORMS[form], planned=True)
@@ -101,19 +80,19 @@ def test_compiled_store_of_a_plan(form, backend):
 @pytest.mark.parametrize("planned", [False, True], ids=["spec", "plan"])
 @pytest.mark.parametrize("layout", ["packed_kv", "kv_pair", "token_major"])
 def test_c20_compiled_store_of_strided_caches(layout, planned):
-    check_store(compiled(store, "aot_eager"), FORMS["SlotMapping"], layout, planned=planned)
+    check_store(compiled(store, "aot_eager"), FORMS["slots"], layout, planned=planned)
 
 
 @needs_compiler
 def test_c20_inductor_store_of_a_strided_cache():
-    check_store(compiled(store, "inductor"), FORMS["SlotMapping"], "packed_kv", planned=True)
+    check_store(compiled(store, "inductor"), FORMS["slots"], "packed_kv", planned=True)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", DYNAMO_BACKENDS)
 def test_c16_compiled_store_keeps_nan_payloads_of_each_width(backend):
     run = compiled(store, backend)
     for dtype in ("f8e5m2", "f32"):
-        check_store(run, FORMS["SlotMapping"], dtype=dtype, planned=True)
+        check_store(run, FORMS["slots"], dtype=dtype, planned=True)
 
 
 def test_one_compiled_store_serves_growing_shapes():
@@ -127,11 +106,11 @@ def test_one_compiled_store_serves_growing_shapes():
             spec = SlotMapping(np.arange(num_tokens, dtype=np.int32) + 4)
             expected = halves.copy()
             expected[..., :4] = reference.store_single(halves[..., :4], states, spec)
-            run(tensor(halves)[..., :4], tensor(states), to_torch(spec))
+            run(tensor(halves)[..., :4], tensor(states), spec.map(torch.from_numpy))
             np.testing.assert_array_equal(as_bits(halves), as_bits(expected))
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", DYNAMO_BACKENDS)
 def test_compiled_step_of_two_layers_reads_what_it_wrote(backend):
     # K and V of two layers with one plan, read back in the same graph.
     def step(caches: list[torch.Tensor], states: torch.Tensor, spec: Any) -> torch.Tensor:
@@ -142,7 +121,7 @@ def test_compiled_step_of_two_layers_reads_what_it_wrote(backend):
             total = total + cache.sum()
         return total
 
-    spec = to_torch(SlotMapping(np.int32([9, -1, 0])))
+    spec = SlotMapping(np.int32([9, -1, 0])).map(torch.from_numpy)
     given = [torch.zeros(SHAPE) for _ in range(4)]
     result = compiled(step, backend)(given, torch.ones(3, 3, 4), spec)
     assert result == sum(2 * 12 * (1 + number) for number in range(4))
@@ -166,7 +145,7 @@ REFUSED = {
 @pytest.mark.parametrize("clause", REFUSED)
 def test_c2_c20_compiled_store_refuses_what_eager_refuses(clause):
     cache, states, message = REFUSED[clause]
-    given = to_torch(FORMS["SlotMapping"])
+    given = FORMS["slots"].map(torch.from_numpy)
     with pytest.raises(SpecError) as error:
         torch.compile(store, backend="aot_eager")(cache, states, given)
     assert str(error.value) == message
@@ -182,8 +161,8 @@ LOWERINGS = [SLOTS.to_slots, CHUNKS.plan_chunks]
 
 def check_lowering(lower: Any, form: str, backend: str) -> None:
     run = functools.partial(lower, cache_shape=SHAPE, num_tokens=STEP.num_tokens)
-    (want,) = vars(run(FORMS[form])).values()
-    (got,) = vars(compiled(run, backend)(to_torch(FORMS[form]))).values()
+    (want,) = run(FORMS[form]).arrays().values()
+    (got,) = compiled(run, backend)(FORMS[form].map(torch.from_numpy)).arrays().values()
     assert got.dtype == torch.int32
     np.testing.assert_array_equal(got.numpy(), want)
 
@@ -197,13 +176,13 @@ def test_compiled_lowering(form, lower):
 @needs_compiler
 @pytest.mark.parametrize("lower", LOWERINGS, ids=["to_slots", "plan_chunks"])
 def test_inductor_lowering(lower):
-    check_lowering(lower, "BlockTable", "inductor")
+    check_lowering(lower, "block_table", "inductor")
 
 
 def operands(cache: torch.Tensor) -> tuple[torch.Tensor, ...]:
     num_tokens, heads, dim = 3, cache.shape[1], cache.shape[3]
     states = tensor(pattern(num_tokens * heads * dim, DTYPES["bf16"], salt=2))
-    spec = to_torch(SlotMapping(np.int32([9, -1, 0])))
+    spec = SlotMapping(np.int32([9, -1, 0])).map(torch.from_numpy)
     plan = bridges.plan(spec, cache=cache, num_tokens=num_tokens, backend="torch")
     return cache, states.view(num_tokens, heads, dim), *plan.lowered
 
@@ -268,6 +247,6 @@ def test_opcheck_finds_a_schema_that_is_not_honest(planted, name):
 def test_a_schema_that_is_not_honest_loses_the_write(planted, monkeypatch, name):
     # So the tests above would fail with one, whatever opcheck thinks of it.
     monkeypatch.setattr(torch_inplace, "_store_op", getattr(planted, name).default)
-    check_store(store, FORMS["SlotMapping"], planned=True)  # eager: no difference
+    check_store(store, FORMS["slots"], planned=True)  # eager: no difference
     with pytest.raises(AssertionError, match="Mismatched elements"):
-        check_store(compiled(store, "aot_eager"), FORMS["SlotMapping"], planned=True)
+        check_store(compiled(store, "aot_eager"), FORMS["slots"], planned=True)

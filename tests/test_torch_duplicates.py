@@ -15,7 +15,6 @@ from bridges.conformance_adapters import tensor_over as tensor
 from bridges.torch_inplace import TorchBackend
 from functional_paged import PAD, BlockTable, ChunkPlan, IndexSpec, SlotMapping, reference
 from functional_paged.conformance.bits import DTYPES, as_bits, pattern
-from tests.guarded import to_torch
 
 # So many elements that torch writes from several threads; a small store runs on one.
 SHAPE = (32, 3, 48, 64)
@@ -72,7 +71,9 @@ def test_c15_contested_rows_are_whole(name, dtype):
     spec = BIG_SPECS[name]
     cache, states = problem(dtype, NUM_TOKENS)
     before = cache.copy()
-    bridges.store_single_(tensor(cache), tensor(states), to_torch(spec), backend="torch")
+    bridges.store_single_(
+        tensor(cache), tensor(states), spec.map(torch.from_numpy), backend="torch"
+    )
     assert wrong_rows(before, cache, states, spec) == []
 
 
@@ -89,7 +90,9 @@ def test_the_big_specs_contest_slots(name):
 def test_c15_any_mapping(slots, dtype):
     cache, states = problem(dtype, len(slots), (5, 2, 4, 3))
     before, spec = cache.copy(), SlotMapping(np.int32(slots))
-    bridges.store_single_(tensor(cache), tensor(states), to_torch(spec), backend="torch")
+    bridges.store_single_(
+        tensor(cache), tensor(states), spec.map(torch.from_numpy), backend="torch"
+    )
     assert wrong_rows(before, cache, states, spec) == []
 
 
@@ -104,7 +107,9 @@ def test_every_plan_names_a_slot_once():
 
     cache = torch.zeros(SHAPE, dtype=torch.int8)
     for spec in BIG_SPECS.values():
-        bridges.plan(to_torch(spec), cache=cache, num_tokens=NUM_TOKENS, backend=Watching())
+        bridges.plan(
+            spec.map(torch.from_numpy), cache=cache, num_tokens=NUM_TOKENS, backend=Watching()
+        )
         stored = seen[-1][seen[-1] >= 0]
         named = [b * SHAPE[2] + o for _, b, o in reference.stored_tokens(spec, SHAPE, NUM_TOKENS)]
         assert sorted(stored.tolist()) == sorted(set(named))
@@ -143,7 +148,9 @@ def test_c15_a_torn_or_stray_row_is_found(spoil):
             bits = (tensor.view(torch.int16).numpy() for tensor in (cache, states))
             spoil(*bits)
 
-    bridges.store_single_(tensor(cache), tensor(states), to_torch(spec), backend=Planted())
+    bridges.store_single_(
+        tensor(cache), tensor(states), spec.map(torch.from_numpy), backend=Planted()
+    )
     assert len(wrong_rows(before, cache, states, spec)) == 1
 
 

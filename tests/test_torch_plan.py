@@ -14,12 +14,11 @@ from bridges.torch_inplace import TorchBackend
 from functional_paged import PAD, BlockTable, ChunkPlan, SlotMapping, SpecError, reference
 from functional_paged.conformance.bits import DTYPES, as_bits, pattern
 from functional_paged.conformance.cases.steps import mapping, plan_of, table, with_cu_q_lens
-from functional_paged.conformance.cases.suite import forms_of
-from tests.guarded import to_torch
+from tests.helpers import specs_by_form
 
 SHAPE = (7, 3, 5, 4)
 STEP = table([[3, 1, 1], [6, 0, 2], [4, PAD, 5]], [-1, 4, 3], [2, 7, 8])
-FORMS = {type(spec).__name__: spec for spec in forms_of(STEP, SHAPE)}
+FORMS = specs_by_form(STEP, SHAPE)
 FORMS["decode"] = table([[PAD], [6], [2], [4]], [0, 4, -1, 3]).index_spec
 
 
@@ -30,7 +29,7 @@ def filled(*shape: int, dtype: str = "bf16", salt: int = 1) -> np.ndarray:
 def plan(spec, num_tokens: int = STEP.num_tokens, **options) -> bridges.StorePlan:
     cache = torch.zeros(SHAPE)
     return bridges.plan(
-        to_torch(spec), cache=cache, num_tokens=num_tokens, backend="torch", **options
+        spec.map(torch.from_numpy), cache=cache, num_tokens=num_tokens, backend="torch", **options
     )
 
 
@@ -49,20 +48,19 @@ def test_one_plan_serves_keys_values_scales_and_latents(form):
 def test_planning_writes_nothing(form):
     cache = filled(*SHAPE)
     before = as_bits(cache).copy()
-    bridges.plan(to_torch(FORMS[form]), cache=tensor(cache), num_tokens=STEP.num_tokens)
+    bridges.plan(FORMS[form].map(torch.from_numpy), cache=tensor(cache), num_tokens=STEP.num_tokens)
     np.testing.assert_array_equal(as_bits(cache), before)
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_a_plan_stays_when_the_spec_changes(form):
     # A serving engine writes the next step's table into the same memory.
-    spec = to_torch(copy.deepcopy(FORMS[form]))
+    spec = copy.deepcopy(FORMS[form]).map(torch.from_numpy)
     cache, states = filled(*SHAPE), filled(STEP.num_tokens, 3, 4, salt=2)
     expected = reference.store_single(cache, states, FORMS[form])
     step = bridges.plan(spec, cache=tensor(cache), num_tokens=STEP.num_tokens, backend="torch")
-    for array in vars(spec).values():
-        if array is not None:
-            array.fill_(1)
+    for array in spec.arrays().values():
+        array.fill_(1)
     bridges.store_single_(tensor(cache), tensor(states), step)
     np.testing.assert_array_equal(as_bits(cache), as_bits(expected))
 
@@ -72,7 +70,7 @@ def test_a_plan_stays_when_the_spec_changes(form):
 def test_a_plan_stays_when_the_slots_change(dtype, num_slots):
     # Slots need no arithmetic, so here a view is the likeliest.
     spec = mapping(*range(5, 5 + num_slots), dtype=dtype).index_spec
-    given = to_torch(SlotMapping(spec.slots.copy()))
+    given = SlotMapping(spec.slots.copy()).map(torch.from_numpy)
     cache, states = filled(*SHAPE), filled(3, 3, 4, salt=2)
     expected = reference.store_single(cache, states, spec)
     step = bridges.plan(given, cache=tensor(cache), num_tokens=3, backend="torch")
@@ -82,10 +80,10 @@ def test_a_plan_stays_when_the_slots_change(dtype, num_slots):
 
 
 def test_a_plan_is_the_same_after_use():
-    step = plan(FORMS["BlockTable"])
+    step = plan(FORMS["block_table"])
     for _ in range(2):
         cache, states = filled(*SHAPE), filled(STEP.num_tokens, 3, 4, salt=2)
-        expected = reference.store_single(cache, states, FORMS["BlockTable"])
+        expected = reference.store_single(cache, states, FORMS["block_table"])
         bridges.store_single_(tensor(cache), tensor(states), step)
         np.testing.assert_array_equal(as_bits(cache), as_bits(expected))
 
@@ -150,7 +148,7 @@ MISFITS = {
 @pytest.mark.parametrize("name", MISFITS)
 def test_c1_c2_c3_c11_a_call_that_a_plan_does_not_fit(name):
     (cache, states), message = MISFITS[name]
-    step = plan(FORMS["BlockTable"])
+    step = plan(FORMS["block_table"])
     with pytest.raises(SpecError) as error:
         bridges.store_single_(cache, states, step)
     assert str(error.value) == message
@@ -160,7 +158,7 @@ def test_c1_c2_c3_c11_a_call_that_a_plan_does_not_fit(name):
 
 def test_a_call_that_a_plan_fits_is_one_change_away():
     cache = f32(*SHAPE)
-    bridges.store_single_(cache, f32(17, 3, 4) + 1, plan(FORMS["BlockTable"]))
+    bridges.store_single_(cache, f32(17, 3, 4) + 1, plan(FORMS["block_table"]))
     assert cache.any()
 
 
@@ -169,7 +167,7 @@ def test_c3_a_spec_of_numpy_arrays_is_refused():
     message = "C3: slots must be a torch tensor for bridges.store_single_, got numpy.ndarray"
     with pytest.raises(SpecError, match=f"^{message}$"):
         bridges.plan(spec, cache=f32(*SHAPE), num_tokens=2)
-    bridges.plan(to_torch(spec), cache=f32(*SHAPE), num_tokens=2)
+    bridges.plan(spec.map(torch.from_numpy), cache=f32(*SHAPE), num_tokens=2)
 
 
 def test_c3_a_spec_on_another_device_is_refused():
@@ -188,7 +186,7 @@ class OtherBackend(TorchBackend):
 
 
 def test_a_backend_that_contradicts_the_plan_is_an_error():
-    step = plan(FORMS["BlockTable"])
+    step = plan(FORMS["block_table"])
     cache, states = f32(*SHAPE), f32(17, 3, 4) + 1
     with pytest.raises(ValueError, match=r"^backend must be the plan's = 'torch', got <other>$"):
         bridges.store_single_(cache, states, step, backend=OtherBackend())
@@ -242,7 +240,7 @@ def test_c11_c12_c13_c15_c21_check_raises_what_no_check_skips(name):
     before = as_bits(cache).copy()
 
     def planned(step, check):
-        spec = to_torch(step.index_spec)
+        spec = step.index_spec.map(torch.from_numpy)
         return bridges.plan(
             spec, cache=tensor(cache), num_tokens=step.num_tokens, backend="torch", check=check
         )
@@ -261,7 +259,7 @@ def test_c11_c12_c13_c15_c21_check_raises_what_no_check_skips(name):
 
 
 def test_fields_of_a_plan():
-    step = plan(FORMS["BlockTable"])
+    step = plan(FORMS["block_table"])
     assert step.backend.name == "torch"
     assert step.route == "index_put"
     assert (step.num_blocks, step.block_size, step.num_tokens) == (7, 5, 17)
@@ -275,4 +273,4 @@ def test_a_plan_of_no_form_is_an_error():
     with pytest.raises(SpecError, match=f"^{message}$"):
         bridges.plan({"slots": torch.tensor([1])}, cache=f32(*SHAPE), num_tokens=1)
     for form in (BlockTable, ChunkPlan, SlotMapping):
-        assert isinstance(FORMS[form.__name__], form)
+        assert isinstance(FORMS[form.form], form)

@@ -14,15 +14,14 @@ import bridges
 from functional_paged import PAD, BlockTable, ChunkPlan, SlotMapping, SpecError, reference
 from functional_paged.conformance.bits import DTYPES, pattern
 from functional_paged.conformance.cases.steps import table
-from functional_paged.conformance.cases.suite import forms_of
-from tests.guarded import to_torch
+from tests.helpers import specs_by_form
 
 store_single_ = functools.partial(bridges.store_single_, backend="torch")
 
 SHAPE = (7, 3, 5, 4)
 # A padded row first, whose tokens repeat a later write; runs that cross a block; a hole.
 STEP = table([[3, 1, 1], [6, 0, 2], [4, PAD, 5]], [-1, 4, 3], [2, 7, 8])
-FORMS = {type(spec).__name__: spec for spec in forms_of(STEP, SHAPE)}
+FORMS = specs_by_form(STEP, SHAPE)
 FORMS["decode"] = table([[PAD], [6], [2], [4]], [0, 4, -1, 3]).index_spec
 
 INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -65,7 +64,7 @@ def test_c16_store_equals_the_reference(dtype, form):
     before = bits(cache)
     expected = stored_by_reference(cache, states, spec)
 
-    store_single_(cache, states, to_torch(spec))
+    store_single_(cache, states, spec.map(torch.from_numpy))
 
     np.testing.assert_array_equal(bits(cache), expected)
     assert (expected != before).any()
@@ -79,7 +78,7 @@ def test_the_bits_to_move_hold_nan_payloads():
 
 
 def test_complex128_is_refused_beside_complex64():
-    spec = to_torch(SlotMapping(np.int32([8])))
+    spec = SlotMapping(np.int32([8])).map(torch.from_numpy)
     wide = torch.full(SHAPE, 3 + 4j, dtype=torch.complex128)
     states = torch.zeros((1, SHAPE[1], SHAPE[3]), dtype=torch.complex128)
     message = "the torch backend moves elements of 1, 2, 4 or 8 bytes, got torch.complex128"
@@ -94,11 +93,11 @@ def test_complex128_is_refused_beside_complex64():
 
 @pytest.mark.parametrize("form", FORMS)
 def test_c17_returns_the_object_and_changes_nothing_else(form):
-    spec = to_torch(FORMS[form])
+    spec = FORMS[form].map(torch.from_numpy)
     cache = filled(SHAPE, torch.bfloat16, salt=1)
     states = filled((STEP.num_tokens, SHAPE[1], SHAPE[3]), torch.bfloat16, salt=2)
     states_before = bits(states)
-    spec_before = {name: bits(array) for name, array in vars(spec).items() if array is not None}
+    spec_before = {name: bits(array) for name, array in spec.arrays().items()}
 
     assert store_single_(cache, states, spec) is cache
 
@@ -110,7 +109,9 @@ def test_c17_returns_the_object_and_changes_nothing_else(form):
 def test_c17_returns_the_object_that_is_a_view():
     cache = filled((2, *SHAPE), torch.float16, salt=1)[1]
     states = filled((2, SHAPE[1], SHAPE[3]), torch.float16, salt=2)
-    assert store_single_(cache, states, to_torch(SlotMapping(np.int32([0, 9])))) is cache
+    assert (
+        store_single_(cache, states, SlotMapping(np.int32([0, 9])).map(torch.from_numpy)) is cache
+    )
 
 
 NOTHING = {
@@ -129,7 +130,7 @@ def test_where_no_token_is_stored_every_bit_stays(what):
     cache = filled(SHAPE, torch.bfloat16, salt=1)
     before = bits(cache)
     states = filled((3, SHAPE[1], SHAPE[3]), torch.bfloat16, salt=2)
-    store_single_(cache, states, to_torch(NOTHING[what]))
+    store_single_(cache, states, NOTHING[what].map(torch.from_numpy))
     np.testing.assert_array_equal(bits(cache), before)
 
 
@@ -154,7 +155,7 @@ def test_c18_empty_axes_store_nothing(what, planned):
     cache = filled(shape, torch.bfloat16, salt=1)
     before = bits(cache)
     states = filled((num_tokens, shape[1], shape[3]), torch.bfloat16, salt=2)
-    spec = to_torch(spec)
+    spec = spec.map(torch.from_numpy)
     if planned:
         spec = bridges.plan(spec, cache=cache, num_tokens=num_tokens, backend="torch")
     assert store_single_(cache, states, spec) is cache
@@ -168,7 +169,7 @@ def test_c10_more_states_than_tokens(form, planned):
     cache = filled(SHAPE, torch.float32, salt=1)
     states = filled((more, SHAPE[1], SHAPE[3]), torch.float32, salt=2)
     expected = stored_by_reference(cache, states[: STEP.num_tokens], spec)
-    given = to_torch(spec)
+    given = spec.map(torch.from_numpy)
     if planned:
         given = bridges.plan(given, cache=cache, num_tokens=STEP.num_tokens, backend="torch")
     store_single_(cache, states, given)
@@ -183,7 +184,7 @@ def test_c10_more_states_than_tokens_in_a_strided_cache():
     expected = bits(both)
     keys = expected[..., : SHAPE[3]]
     keys[...] = reference.store_single(keys, bits(states[:2]), spec)
-    step = bridges.plan(to_torch(spec), cache=both, num_tokens=2, backend="torch")
+    step = bridges.plan(spec.map(torch.from_numpy), cache=both, num_tokens=2, backend="torch")
     store_single_(both[..., : SHAPE[3]], states, step)
     np.testing.assert_array_equal(bits(both), expected)
 
@@ -192,7 +193,7 @@ def test_c11_fewer_states_than_a_plan_is_an_error_and_writes_nothing():
     cache = filled(SHAPE, torch.float32, salt=1)
     before = bits(cache)
     states = filled((3, SHAPE[1], SHAPE[3]), torch.float32, salt=2)
-    step = bridges.plan(to_torch(SlotMapping(np.int32([5, 6, 7]))), cache=cache, num_tokens=3)
+    step = bridges.plan(SlotMapping(torch.tensor([5, 6, 7])), cache=cache, num_tokens=3)
     message = r"states.shape\[0\] = 2 must be >= num_tokens = 3, which the plan was made for"
     with pytest.raises(SpecError, match=f"^C11: {message}$"):
         bridges.store_single_(cache, states[:2], step)
@@ -206,5 +207,5 @@ def test_c11_tokens_past_the_states_are_not_stored():
     states = filled((2, SHAPE[1], SHAPE[3]), torch.float32, salt=2)
     spec = SlotMapping(np.int32([5, 6, 7]))
     expected = stored_by_reference(cache, states, spec)
-    store_single_(cache, states, to_torch(spec))
+    store_single_(cache, states, spec.map(torch.from_numpy))
     np.testing.assert_array_equal(bits(cache), expected)

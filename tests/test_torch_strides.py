@@ -16,7 +16,6 @@ from functional_paged import PAD, IndexSpec, SlotMapping, SpecError, reference
 from functional_paged.conformance.bits import DTYPES, as_bits, pattern
 from functional_paged.conformance.cases.problem import LAYOUTS, GuardedCache
 from functional_paged.conformance.cases.steps import table
-from tests.guarded import to_torch
 
 store_single_ = functools.partial(bridges.store_single_, backend="torch")
 
@@ -40,7 +39,7 @@ def check_store(
     in_expected = np.ndarray(cache.shape, cache.dtype, memory, offset, cache.strides)
     in_expected[...] = reference.store_single(cache, states.copy(), spec)
 
-    assert store_single_(view, tensor(states), to_torch(spec)) is view
+    assert store_single_(view, tensor(states), spec.map(torch.from_numpy)) is view
 
     np.testing.assert_array_equal(as_bits(buffer), as_bits(expected))
 
@@ -83,7 +82,7 @@ def test_c20_expanded_states(shape):
     states = torch.from_numpy(rows(*shape, dtype=DTYPES["f32"])).expand(10, 3, 4)
     assert 0 in states.stride()
     expected = reference.store_single(cache.numpy(), states.numpy().copy(), STEP.index_spec)
-    store_single_(cache, states, to_torch(STEP.index_spec))
+    store_single_(cache, states, STEP.index_spec.map(torch.from_numpy))
     np.testing.assert_array_equal(as_bits(cache.numpy()), as_bits(expected))
 
 
@@ -142,7 +141,7 @@ OVERLAPPING = {
 @pytest.mark.parametrize("planned", [False, True], ids=["spec", "plan"])
 def test_c20_cache_that_overlaps_itself_is_an_error(name, planned):
     shape, overlapping, apart = OVERLAPPING[name]
-    spec = to_torch(SlotMapping(np.int32([1, PAD])))
+    spec = SlotMapping(np.int32([1, PAD])).map(torch.from_numpy)
     states = torch.ones(2, shape[1], shape[3])
     buffer, cache = windows(shape, overlapping)
     before = as_bits(buffer).copy()
@@ -164,7 +163,7 @@ def test_c20_cache_that_overlaps_itself_is_an_error(name, planned):
 def test_c20_overlap_of_a_huge_expanded_cache_is_told_without_counting():
     cache = torch.zeros(1, 1, 1, 1).expand(2**20, 8, 128, 128)
     with pytest.raises(SpecError, match=r"^C20: cache must not overlap itself"):
-        store_single_(cache, torch.ones(1, 8, 128), to_torch(SlotMapping(np.int32([0]))))
+        store_single_(cache, torch.ones(1, 8, 128), SlotMapping(torch.tensor([0])))
 
 
 @pytest.mark.parametrize(

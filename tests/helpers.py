@@ -1,0 +1,111 @@
+"""What several test modules use: arrays to store, and code run in a process of its own.
+
+Imports no framework; a function that needs one loads it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+from functional_paged import IndexSpec, reference
+from functional_paged.conformance import Mismatch
+from functional_paged.conformance.bits import DTYPES, pattern
+from functional_paged.conformance.cases.steps import Step
+from functional_paged.conformance.cases.suite import forms_of
+from functional_paged.conformance.run.compare import compare
+
+
+def i32(*values: Any) -> np.ndarray:
+    """The values as an int32 array; lists are its rows."""
+    return np.array(values, np.int32)
+
+
+def filled(shape: tuple[int, ...], dtype: str, salt: int) -> np.ndarray:
+    """An array in which every element has bits of its own, with NaN payloads in float dtypes."""
+    return pattern(math.prod(shape), DTYPES[dtype], salt).reshape(shape)
+
+
+def specs_by_form(step: Step, shape: tuple[int, int, int, int]) -> dict[str, IndexSpec]:
+    """The step in each form that can say it."""
+    return {spec.form: spec for spec in forms_of(step, shape)}
+
+
+def difference(got: Any, cache: np.ndarray, states: np.ndarray, spec: IndexSpec) -> Mismatch | None:
+    """The first element of the whole cache that is not as in the reference."""
+    return compare("cache", np.asarray(got), reference.store_single(cache, states, spec), cache)
+
+
+def jax_stores() -> dict[str, Callable[..., Any]]:
+    """The JAX store by the way it is called."""
+    import jax
+
+    import functional_paged
+
+    return {
+        "eager": functional_paged.store_single,
+        "jax.jit": jax.jit(functional_paged.store_single),
+        "functional_paged.jit": functional_paged.jit(functional_paged.store_single),
+        "donated": functional_paged.store_single_donated,
+    }
+
+
+def on_device(tree: Any) -> Any:
+    """The arrays of a tree as JAX arrays in memory of JAX's own, which a donated store may take."""
+    import jax
+    import jax.numpy as jnp
+
+    return jax.tree.map(lambda array: jnp.array(array, copy=True), tree)
+
+
+HEAVY = ("torch", "jax", "jaxlib", "ml_dtypes", "rich", "typer", "transformers", "ixformer")
+
+
+def run(code: str) -> subprocess.CompletedProcess[str]:
+    """Run Python code in a fresh process."""
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+
+
+def loaded_by(code: str, among: tuple[str, ...] = HEAVY) -> set[str]:
+    """Which of some modules a fresh process has loaded after it ran this code."""
+    done = run(f"{code}\nimport sys\nprint('loaded:', *(set(sys.modules) & set({among})))")
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.splitlines()[-1].split()[1:])
+
+
+def without(*names: str) -> str:
+    """Code after which these modules cannot be imported, as where they are not installed."""
+    return f"""
+import sys
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {names}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Missing())
+"""
+
+
+needs_compiler = pytest.mark.skipif(
+    shutil.which(os.environ.get("CXX", "g++")) is None, reason="inductor needs a C++ compiler"
+)
+DYNAMO_BACKENDS = ["aot_eager", pytest.param("inductor", marks=needs_compiler)]
+
+
+def as_users_import_it(module: ModuleType) -> Any:
+    """The module without the checks of annotations, which dynamo cannot trace."""
+    spec = importlib.util.spec_from_file_location(module.__name__, module.__file__)
+    assert spec is not None
+    assert spec.loader is not None
+    plain = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(plain)
+    return plain
