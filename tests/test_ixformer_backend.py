@@ -12,9 +12,10 @@ import torch
 
 import bridges
 from bridges import BackendUnsupported
-from bridges.ixformer import NATIVE, SAFE, IxformerBackend
+from bridges.ixformer import IxformerBackend
 from bridges.ixformer import proofs as prover_module
 from bridges.ixformer import trial_specs as trial_specs
+from bridges.ixformer.backend import NATIVE, SAFE
 from bridges.ixformer.model import PLAUSIBLE, KernelSemantics, ModelFunctions
 from functional_paged import BlockTable, SlotMapping, SpecError, check_spec
 from tests.guarded import PLAIN, Guarded, a_states, store, valid_specs

@@ -7,7 +7,8 @@ import torch
 
 import bridges
 from bridges import _plan
-from bridges.ixformer import NATIVE, IxformerBackend, op
+from bridges.ixformer import IxformerBackend, op
+from bridges.ixformer.backend import NATIVE
 from bridges.ixformer.model import KernelSemantics, ModelFunctions
 from functional_paged import BlockTable, ChunkPlan, SlotMapping, _slots
 from tests.guarded import PLAIN, Guarded, a_states
