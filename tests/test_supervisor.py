@@ -67,7 +67,7 @@ def test_the_rest_of_the_run_goes_on(hostile: str, jobs: int) -> None:
     assert reasons["c8"] == ("fail", "hung: no result in 5 s")
     assert reasons["c9"] == ("fail", "crashed: the process exited with status 3")
     assert reasons["c10"][0] == "fail"
-    assert reasons["c10"][1].startswith("raised RuntimeError('no such luck')")
+    assert reasons["c10"][1].startswith("raised RuntimeError: no such luck (store, line ")
     assert reasons["c14"] == ("pass", "")
 
 

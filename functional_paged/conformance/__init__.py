@@ -1,6 +1,6 @@
 """The check that a backend does what `docs/spec.md` says, bit for bit."""
 
-from .adapter import Adapter, BackendNotFound, CaseUnsupported, find_adapter
+from .adapter import Adapter, BackendNotFound, CaseUnsupported, FullAdapter, find_adapter
 from .cases.case import Case
 from .cases.problem import Problem
 from .cases.suite import all_cases
@@ -14,6 +14,7 @@ __all__ = [
     "BackendRun",
     "Case",
     "CaseUnsupported",
+    "FullAdapter",
     "Mismatch",
     "Problem",
     "Result",

@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import importlib
+import operator
+import os
+import sys
 from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
 from typing import Any, Protocol
 
-import numpy as np
-
 from functional_paged import IndexSpec
+from functional_paged.reference import Cache, States
 
 from .cases.case import Case
 
 
 class Adapter(Protocol):
-    """NumPy in, NumPy out; bfloat16 and float8 as `ml_dtypes`.
+    """How a backend is called. NumPy in, NumPy out; bfloat16 and float8 as `ml_dtypes`.
 
-    Three members are required. These are optional, and a case that needs one counts as unsupported
-    where it is missing:
+    These members are required; `FullAdapter` has those that some cases need.
 
-    - `info() -> dict`: versions and device.
-    - `load(cache, index_spec, num_tokens) -> states`: the read that undoes the store.
-    - `check(index_spec, cache_shape, num_tokens)`: raises for a spec that is invalid by value.
-    - `vjp(cache, states, index_spec, cotangent) -> (d_cache, d_states)`.
-    - `store_apart(cache, states, index_spec)`: stores with states on another device than the cache,
-      and must raise.
+    Attributes:
+      name: what reports and ledgers call the backend.
     """
 
     name: str
@@ -33,8 +32,40 @@ class Adapter(Protocol):
         """Why this backend cannot run a case, or `None` if it can."""
         ...
 
-    def store(self, cache: np.ndarray, states: np.ndarray, index_spec: IndexSpec) -> np.ndarray:
-        """Store in place and return `cache` itself, or leave it alone and return a new one."""
+    def store(self, cache: Cache, states: States, index_spec: IndexSpec) -> Cache:
+        """Store in place and return `cache` itself, or leave it alone and return a new one.
+
+        A new one may be any array with memory of its own that `numpy.asarray` takes, one that is
+        computed later too: states, index spec and `cache` are overwritten before it is read (C17).
+        """
+        ...
+
+
+class FullAdapter(Adapter, Protocol):
+    """An adapter with all that a case may need; without a member, such a case is unsupported."""
+
+    def info(self) -> dict[str, str]:
+        """Versions and device by name, for the report. No case needs it."""
+        ...
+
+    def load(self, cache: Cache, index_spec: IndexSpec, num_tokens: int) -> States:
+        """The row at each token's slot, zeros where it is not stored: what undoes the store."""
+        ...
+
+    def check(
+        self, index_spec: IndexSpec, cache_shape: tuple[int, int, int, int], num_tokens: int
+    ) -> None:
+        """Raise for a spec that is invalid by value, in a text that begins with the clause."""
+        ...
+
+    def vjp(
+        self, cache: Cache, states: States, index_spec: IndexSpec, cotangent: Cache
+    ) -> tuple[Cache, States]:
+        """The cotangents of cache and states, for that of the stored cache (C22)."""
+        ...
+
+    def store_apart(self, cache: Cache, states: States, index_spec: IndexSpec) -> object:
+        """Store with states on another device than the cache, and raise (C3)."""
         ...
 
 
@@ -51,39 +82,97 @@ ENTRY_POINTS = "functional_paged.adapters"
 DEFAULT_BACKENDS = ("reference", "jax", "torch")
 
 
-def info_of(adapter: Any) -> dict[str, str]:
-    """The adapter's versions and device, if it tells them."""
-    info = adapter.info() if hasattr(adapter, "info") else {}
-    return {key: str(value) for key, value in info.items()}
+def in_words(error: BaseException) -> str:
+    """The type and the text of an exception, whatever its `__str__` does."""
+    try:
+        text = str(error)
+    except Exception as second:
+        text = f"its text raises {type(second).__name__}"
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def find_adapter(name: str) -> Any:
+def find_adapter(name: str) -> Adapter:
     """The adapter of a backend by its entry point, or the one at `package.module:attribute`.
 
-    The attribute may also be a class or a function that makes the adapter.
+    A file may stand for the module, `./my_adapter.py:attribute`; its folder is then searched for
+    what it imports. The attribute may also be a class or a function that makes the adapter.
 
     Raises:
-      BackendNotFound: no such name, module or attribute, or the module cannot be imported.
+      BackendNotFound: no such name, module or attribute, one name for two of them, whatever the
+        module or the adapter's constructor raises, or a member that is missing or wrong.
 
     Example:
       >>> find_adapter("reference").name
       'reference'
     """
+    module, _, attribute = _path_of(name).rpartition(":")
+    try:
+        found = _made(_import(module), attribute)
+        wrong = _wrong_member(found)
+    except (Exception, SystemExit) as error:  # whatever a module does when it is imported
+        hint = ""
+        if isinstance(error, ModuleNotFoundError) and error.name == module.partition(".")[0]:
+            hint = f" in sys.path; a file is named by its path, ./{module}.py:{attribute}"
+        raise BackendNotFound(f"backend {name!r} cannot load: {in_words(error)}{hint}") from error
+    if wrong is not None:
+        raise BackendNotFound(f"the adapter {name!r} must have {wrong}")
+    return found
+
+
+def info_of(adapter: Adapter) -> dict[str, str]:
+    """The adapter's versions and device, if it tells them.
+
+    Raises:
+      BackendNotFound: `info` raises, or returns no dict.
+    """
+    info = getattr(adapter, "info", dict)
+    try:
+        return {str(key): str(value) for key, value in info().items()}
+    except Exception as error:
+        raise BackendNotFound(
+            f"backend {adapter.name!r} cannot load: info() must return a dict: {in_words(error)}"
+        ) from error
+
+
+def _path_of(name: str) -> str:
+    """The `module:attribute` that a backend's name stands for."""
     named = entry_points(group=ENTRY_POINTS)
-    path = named[name].value if name in named.names else name
-    module, _, attribute = path.partition(":")
-    if not attribute:
+    paths = sorted({point.value for point in named.select(name=name)})
+    if len(paths) > 1:
+        raise BackendNotFound(f"backend {name!r} is registered twice: {' and '.join(paths)}")
+    path = paths[0] if paths else name
+    if not all(path.rpartition(":")):
         raise BackendNotFound(
             f"backend must be one of {', '.join(sorted(named.names))} or "
             f"package.module:attribute, got {name!r}"
         )
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-        if (callable(found) and not hasattr(found, "store")) or isinstance(found, type):
-            found = found()
-    except (ImportError, OSError, AttributeError) as error:
-        raise BackendNotFound(f"backend {name!r} cannot load: {error}") from error
+    return path
+
+
+def _import(module: str) -> ModuleType:
+    if os.sep not in module and not module.endswith(".py"):
+        return importlib.import_module(module)
+    file = Path(module).with_suffix(".py").resolve(strict=True)
+    if str(file.parent) not in sys.path:
+        sys.path.insert(0, str(file.parent))
+    return importlib.import_module(file.stem)
+
+
+def _made(module: ModuleType, attribute: str) -> Any:
+    found = operator.attrgetter(attribute)(module)
+    is_maker = isinstance(found, type) or (callable(found) and not hasattr(found, "store"))
+    return found() if is_maker else found
+
+
+def _wrong_member(adapter: Any) -> str | None:
+    """What a required member must be, for the first that is missing or something else."""
     for member in ("name", "unsupported", "store"):
-        if not hasattr(found, member):
-            raise BackendNotFound(f"the adapter {name!r} must have a member {member!r}")
-    return found
+        if not hasattr(adapter, member):
+            return f"a member {member!r}"
+    if not isinstance(adapter.name, str) or not adapter.name:
+        return f"a str for its name, got {adapter.name!r}"
+    for member in ("unsupported", "store", "info", "load", "check", "vjp", "store_apart"):
+        value = getattr(adapter, member, None)
+        if value is not None and not callable(value):
+            return f"a method {member!r}, got {value!r}"
+    return None

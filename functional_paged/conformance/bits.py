@@ -31,6 +31,12 @@ def as_bits(array: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(array).view(f"u{array.dtype.itemsize}")
 
 
+def overwrite(array: np.ndarray) -> None:
+    """Invert every bit of a contiguous array in place."""
+    bits = array.reshape(-1).view(np.uint8)
+    np.invert(bits, out=bits)
+
+
 def pattern(size: int, dtype: np.dtype, salt: int) -> np.ndarray:
     """`size` elements of bits that differ from their neighbours and are never zero.
 

@@ -1,4 +1,4 @@
-"""One case: what is tried, which clauses it tests, and what must come of it."""
+"""A case: a problem with a name, the clauses that it tests, and what is asked of a backend."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 
 from .problem import Problem
 
-Kind: TypeAlias = Literal["store", "refuse", "apart", "check", "accept", "load", "vjp", "large"]
+CaseKind: TypeAlias = Literal["store", "refuse", "apart", "check", "accept", "load", "vjp", "large"]
 """What a case asks of a backend.
 
 `store`: the whole cache must be the reference's. `refuse`: the store must raise for the case's
@@ -37,6 +37,6 @@ class Case:
     clauses: tuple[str, ...]
     about: str
     build: Callable[[], Problem]
-    kind: Kind = "store"
+    kind: CaseKind = "store"
     link: str | None = None
     quick: bool = False

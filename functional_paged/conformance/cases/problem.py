@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from functional_paged import IndexSpec, reference
+from functional_paged import PAD, IndexSpec, reference
 
-from ..bits import pattern
+from ..bits import overwrite, pattern
 
 MARGIN = 256
 """Guard elements before and after a cache."""
@@ -40,6 +40,25 @@ class Problem:
         """A fresh cache, filled with its pattern."""
         return GuardedCache(self.cache_shape, self.dtype, self.layout)
 
+    def copy(self) -> Problem:
+        """The problem in memory of its own, what lies around strided states included."""
+        memory = _memory_of(self.states)
+        start = self.states.__array_interface__["data"][0] - memory.__array_interface__["data"][0]
+        shape, strides = self.states.shape, self.states.strides
+        states = np.ndarray(shape, self.states.dtype, memory.copy(), start, strides)
+        return replace(self, states=states, index_spec=self.index_spec.map(np.copy))
+
+    def bits(self) -> list[bytes]:
+        """All that a store is given and may not change, but for the cache."""
+        arrays = (_memory_of(self.states), *self.index_spec.arrays().values())
+        return [array.tobytes() for array in arrays]
+
+    def overwrite(self) -> None:
+        """Spoil what `bits` tells: other bits in the states, an index spec that stores nothing."""
+        overwrite(_memory_of(self.states))
+        for array in self.index_spec.arrays().values():
+            array.fill(PAD)
+
     def candidates(self) -> dict[int, list[int]]:
         """The tokens of each slot that more than one token is stored to (C15)."""
         tokens: dict[int, list[int]] = {}
@@ -48,6 +67,11 @@ class Problem:
         for token, block, offset in places:
             tokens.setdefault(block * block_size + offset, []).append(token)
         return {slot: named for slot, named in tokens.items() if len(named) > 1}
+
+
+def _memory_of(array: np.ndarray) -> np.ndarray:
+    """The array that owns an array's memory."""
+    return array if array.base is None else array.base
 
 
 @dataclass(eq=False)

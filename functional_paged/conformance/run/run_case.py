@@ -10,10 +10,11 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from functional_paged import IndexSpec, reference
+from functional_paged import reference
 
-from ..adapter import Adapter, CaseUnsupported
-from ..cases.case import Case
+from ..adapter import Adapter, CaseUnsupported, FullAdapter, in_words
+from ..bits import overwrite
+from ..cases.case import Case, CaseKind
 from ..cases.problem import Problem
 from .compare import Mismatch, compare, judge_large, judge_store
 
@@ -26,7 +27,7 @@ LARGE_CASE_BYTES = 8 * 2**30
 
 @dataclass(frozen=True)
 class Result:
-    """What came of one case.
+    """The result of one case.
 
     Attributes:
       case: the case.
@@ -51,20 +52,21 @@ def run_cases(adapter: Adapter, cases: Iterable[Case]) -> Iterator[Result]:
 
 def run_case(adapter: Adapter, case: Case) -> Result:
     """Run one case. An exception of the backend is a failure of the case, not of the run."""
-    reason = adapter.unsupported(case) or _lacks(adapter, case) or _no_room(case)
-    if reason is not None:
-        return Result(case, "unsupported", reason)
     problem = case.build()
-    spec_before, states_before = _bits_of(problem)
     try:
+        reason = adapter.unsupported(case)
+        if not isinstance(reason, str | None):
+            return Result(case, "fail", f"unsupported() must return a str or None, got {reason!r}")
+        reason = reason or _lacks(adapter, case) or _no_room(case)
+        if reason is not None:
+            return Result(case, "unsupported", reason)
         wrong = _JUDGES[case.kind](adapter, case, problem)
     except CaseUnsupported as error:
         return Result(case, "unsupported", str(error))
-    except Exception as error:  # whatever a backend raises is its result
+    except (Exception, SystemExit) as error:  # whatever a backend raises is its result
         place = traceback.extract_tb(error.__traceback__)[-1]
-        return Result(case, "fail", f"raised {error!r} ({place.name}, line {place.lineno})")
-    if wrong is None and (spec_before, states_before) != _bits_of(problem):
-        wrong = "changed its states, what lies around them, or its index spec (C17)"
+        where = f"({place.name}, line {place.lineno})"
+        return Result(case, "fail", f"raised {in_words(error)} {where}")
     if wrong is None:
         return Result(case, "pass")
     mismatch = wrong if isinstance(wrong, Mismatch) else None
@@ -72,77 +74,101 @@ def run_case(adapter: Adapter, case: Case) -> Result:
 
 
 def _store(adapter: Adapter, case: Case, problem: Problem) -> Mismatch | str | None:
-    given = problem.guarded_cache()
-    before = given.buffer.copy()
-    returned = adapter.store(given.cache, problem.states, problem.index_spec)
-    if not isinstance(returned, np.ndarray):
+    given, cache = problem.copy(), problem.guarded_cache()
+    before = cache.buffer.copy()
+    returned = adapter.store(cache.cache, given.states, given.index_spec)
+    wrong = _overwritten(problem, given)
+    if isinstance(returned, np.ndarray):
+        return wrong or judge_store(problem, cache, before, returned)
+    if not hasattr(returned, "__array__"):
         return f"must return a NumPy array, got {type(returned).__qualname__}"
-    return judge_store(problem, given, before, returned)
+    wrong = wrong or compare("given cache", cache.buffer, before, before)
+    if wrong is not None:
+        return wrong
+    overwrite(cache.buffer)  # C17: a result that is computed only now must not need it
+    returned, cache.buffer[...] = np.asarray(returned), before
+    return judge_store(problem, cache, before, returned)
 
 
 def _refuse(adapter: Adapter, case: Case, problem: Problem) -> Mismatch | str | None:
     return _refused_by(adapter.store, case, problem)
 
 
-def _apart(adapter: Any, case: Case, problem: Problem) -> Mismatch | str | None:
+def _apart(adapter: FullAdapter, case: Case, problem: Problem) -> Mismatch | str | None:
     return _refused_by(adapter.store_apart, case, problem)
 
 
 def _refused_by(store: Any, case: Case, problem: Problem) -> Mismatch | str | None:
-    given = problem.guarded_cache()
-    before = given.buffer.copy()
-    wrong = _raises_for(
-        case.clauses[0], lambda: store(given.cache, problem.states, problem.index_spec)
-    )
-    return wrong or compare("buffer", given.buffer, before, before)
+    given, cache = problem.copy(), problem.guarded_cache()
+    before = cache.buffer.copy()
+    wrong = _raises_for(case, lambda: store(cache.cache, given.states, given.index_spec))
+    wrong = wrong or compare("buffer", cache.buffer, before, before)
+    return wrong or _overwritten(problem, given)
 
 
-def _raises_for(clause: str, call: Callable[[], object]) -> str | None:
+def _raises_for(case: Case, call: Callable[[], object]) -> str | None:
+    clause = case.clauses[0]
     try:
         call()
     except CaseUnsupported:
         raise
     except Exception as error:  # must be for the clause
         named = getattr(error, "clause", None) or str(error).partition(":")[0]
-        return None if named == clause else f"must raise for {clause}, raised {error!r}"
+        return None if named == clause else f"must raise for {clause}, raised {in_words(error)}"
     return f"must raise for {clause}, raised nothing"
 
 
-def _check(adapter: Any, case: Case, problem: Problem) -> str | None:
-    return _raises_for(case.clauses[0], lambda: _accept(adapter, case, problem))
+def _check(adapter: FullAdapter, case: Case, problem: Problem) -> str | None:
+    return _raises_for(case, lambda: _accept(adapter, case, problem))
 
 
-def _accept(adapter: Any, case: Case, problem: Problem) -> None:
-    adapter.check(problem.index_spec, problem.cache_shape, problem.states.shape[0])
+def _accept(adapter: FullAdapter, case: Case, problem: Problem) -> str | None:
+    given = problem.copy()
+    adapter.check(given.index_spec, problem.cache_shape, problem.states.shape[0])
+    return _overwritten(problem, given)
 
 
-def _load(adapter: Any, case: Case, problem: Problem) -> Mismatch | str | None:
-    cache, num_tokens = problem.guarded_cache().cache, problem.states.shape[0]
-    got = adapter.load(cache, problem.index_spec, num_tokens)
-    want = reference.load_single(cache, problem.index_spec, num_tokens)
-    return compare("loaded", got, want, np.zeros_like(want))
+def _load(adapter: FullAdapter, case: Case, problem: Problem) -> Mismatch | str | None:
+    given, cache = problem.copy(), problem.guarded_cache()
+    want = reference.load_single(cache.cache, problem.index_spec, len(problem.states))
+    got = adapter.load(cache.cache, given.index_spec, len(problem.states))
+    wrong = _overwritten(problem, given)
+    overwrite(cache.buffer)
+    return wrong or compare("loaded", np.asarray(got), want, np.zeros_like(want))
 
 
-def _vjp(adapter: Any, case: Case, problem: Problem) -> Mismatch | str | None:
-    cache = problem.guarded_cache().cache
+def _vjp(adapter: FullAdapter, case: Case, problem: Problem) -> Mismatch | str | None:
+    given, cache = problem.copy(), problem.guarded_cache().cache
     # Plain numbers: what arithmetic does to a NaN's payload is not what is tested.
     cotangent = (np.arange(cache.size) % 251 + 1).astype(problem.dtype).reshape(cache.shape)
-    d_cache, d_states = adapter.vjp(cache, problem.states, problem.index_spec, cotangent)
+    d_cache, d_states = adapter.vjp(cache, given.states, given.index_spec, cotangent.copy())
+    wrong = _overwritten(problem, given)
     # C22: stored slots keep nothing of the old cache, and their tokens take it.
     zeros = np.zeros_like(problem.states)
     want_cache = reference.store_single(cotangent, zeros, problem.index_spec)
     want_states = reference.load_single(cotangent, problem.index_spec, len(zeros))
-    return compare("d_cache", d_cache, want_cache, cotangent) or compare(
-        "d_states", d_states, want_states, zeros
-    )
+    wrong = wrong or compare("d_cache", np.asarray(d_cache), want_cache, cotangent)
+    return wrong or compare("d_states", np.asarray(d_states), want_states, zeros)
 
 
 def _large(adapter: Adapter, case: Case, problem: Problem) -> Mismatch | str | None:
-    cache = np.zeros(problem.cache_shape, problem.dtype)
-    return judge_large(problem, adapter.store(cache, problem.states, problem.index_spec))
+    given, cache = problem.copy(), np.zeros(problem.cache_shape, problem.dtype)
+    returned = adapter.store(cache, given.states, given.index_spec)
+    return _overwritten(problem, given) or judge_large(problem, np.asarray(returned))
 
 
-_JUDGES = {
+def _overwritten(problem: Problem, given: Problem) -> str | None:
+    """Overwrite the states and the index spec that an adapter was given (C17).
+
+    Returns:
+      What the adapter changed of them before, in words.
+    """
+    changed = given.bits() != problem.bits()
+    given.overwrite()
+    return "changed its states, what lies around them, or its index spec (C17)" if changed else None
+
+
+_JUDGES: dict[CaseKind, Callable[[Any, Case, Problem], Mismatch | str | None]] = {
     "store": _store,
     "refuse": _refuse,
     "apart": _apart,
@@ -157,7 +183,7 @@ _NEEDS = {"apart": "store_apart", "check": "check", "accept": "check", "load": "
 
 def _lacks(adapter: Adapter, case: Case) -> str | None:
     member = _NEEDS.get(case.kind)
-    if member is None or hasattr(adapter, member):
+    if member is None or getattr(adapter, member, None) is not None:
         return None
     return f"the adapter has no {member}"
 
@@ -175,11 +201,3 @@ def _no_room(case: Case) -> str | None:
 def free_bytes() -> int:
     """Memory that nothing uses."""
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-
-
-def _bits_of(problem: Problem) -> tuple[list[bytes], bytes]:
-    spec: IndexSpec = problem.index_spec
-    states = problem.states
-    # Strided states have a neighbourhood, which is not a backend's to write to either.
-    memory = states if states.base is None else states.base
-    return [x.tobytes() for x in spec.arrays().values()], memory.tobytes()

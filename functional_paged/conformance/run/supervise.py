@@ -8,11 +8,12 @@ import queue
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import Any
 
 from ..adapter import BackendNotFound
 from ..cases.case import Case
@@ -22,10 +23,21 @@ from .run_case import Result
 START_SECONDS = 300.0
 """A worker may import and initialise a framework first."""
 
+END_SECONDS = 10.0
+"""A worker that has closed its channel may clean up."""
+
+# What the caller can import, the worker can too.
+_WORKER = """\
+import json, sys
+sys.path[:0] = json.loads(sys.argv[1])
+from functional_paged.conformance.run.worker import main
+main(sys.argv[2], *map(int, sys.argv[3:]))
+"""
+
 
 @dataclass(frozen=True)
 class BackendRun:
-    """What a backend is and what came of its cases.
+    """A backend and the results of its cases.
 
     Attributes:
       name: the adapter's.
@@ -49,7 +61,7 @@ def run_backend(
     """Run cases against a backend that may crash, hang or print.
 
     Args:
-      backend: a name or `package.module:attribute`.
+      backend: as `find_adapter` takes it, in a process with the caller's `sys.path` before its own.
       cases: what to run.
       seconds_per_case: after which a case counts as hung and its process is killed.
       jobs: processes at a time.
@@ -71,7 +83,7 @@ def run_backend(
         crews = [_Crew(backend, (), seconds_per_case, tell)]
     with ThreadPoolExecutor(len(crews)) as pool:
         list(pool.map(_Crew.run, crews))
-    by_id = {result.case.id: result for crew in crews for result in crew.results}
+    by_id = {result.case.id: result for crew in crews for result in crew.results.values()}
     return BackendRun(crews[0].name, crews[0].info, tuple(by_id[case.id] for case in cases))
 
 
@@ -86,24 +98,25 @@ class _Crew:
         on_result: Callable[[Result], None],
     ):
         self.name, self.info, self.loaded = backend, {}, False
-        self.results: list[Result] = []
+        self.results: dict[str, Result] = {}
         self._backend, self._cases = backend, cases
         self._seconds, self._on_result = seconds_per_case, on_result
 
     def run(self) -> None:
         while True:
-            left = self._cases[len(self.results) :]
-            worker = _start(self._backend, left)
+            left = [case for case in self._cases if case.id not in self.results]
+            worker, answers = _start(self._backend, left)
             try:
-                self._follow(worker, left)
+                self._follow(worker, answers, left)
             finally:
-                _stop(worker)
+                worker.kill()
+                worker.wait()
             if len(self.results) == len(self._cases):
                 return
 
-    def _follow(self, worker: subprocess.Popen[str], left: Sequence[Case]) -> None:
+    def _follow(self, worker: subprocess.Popen[bytes], answers: int, left: Sequence[Case]) -> None:
         messages: queue.Queue[dict[str, Any] | None] = queue.Queue()
-        threading.Thread(target=_read, args=(worker.stdout, messages), daemon=True).start()
+        threading.Thread(target=_read, args=(answers, messages), daemon=True).start()
         by_id = {case.id: case for case in left}
         running: Case | None = None
         while True:
@@ -111,9 +124,9 @@ class _Crew:
             try:
                 message = messages.get(timeout=seconds)
             except queue.Empty:
-                return self._blame(running, f"hung: no result in {seconds:g} s")
+                return self._blame(running, left, f"hung: no result in {seconds:g} s")
             if message is None:
-                return self._blame(running, _death(worker))
+                return self._blame(running, left, _end_of(worker))
             if "cannot_load" in message:
                 raise BackendNotFound(message["cannot_load"])
             if "name" in message:
@@ -125,58 +138,60 @@ class _Crew:
                 self._add(Result(running, message["status"], message["reason"], _mismatch(message)))
                 running = None
 
-    def _blame(self, running: Case | None, how: str) -> None:
+    def _blame(self, running: Case | None, left: Sequence[Case], how: str) -> None:
         """Charge the end of a worker to the case that it ran, or would have run next."""
         if not self.loaded:
             raise BackendNotFound(f"backend {self.name!r} cannot load: {how}")
-        if len(self.results) < len(self._cases):
-            self._add(Result(running or self._cases[len(self.results)], "fail", how))
+        todo = [case for case in left if case.id not in self.results]
+        if todo:
+            self._add(Result(running or todo[0], "fail", how))
 
     def _add(self, result: Result) -> None:
-        self.results.append(result)
+        self.results[result.case.id] = result
         self._on_result(result)
 
 
-def _start(backend: str, cases: Sequence[Case]) -> subprocess.Popen[str]:
+def _start(backend: str, cases: Sequence[Case]) -> tuple[subprocess.Popen[bytes], int]:
+    """A worker, and the file descriptor of its answers."""
     # C3 needs a second device; XLA reads this when JAX starts.
     flags = os.environ.get("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
-    worker = subprocess.Popen(
-        [sys.executable, "-m", "functional_paged.conformance.run.worker", backend],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "XLA_FLAGS": flags},
-    )
-    assert worker.stdin is not None
-    try:
-        worker.stdin.write("".join(f"{case.id}\n" for case in cases))
-        worker.stdin.close()
-    except BrokenPipeError:
-        pass  # it died; what it said and how it ended is read next
-    return worker
+    path = json.dumps([entry for entry in sys.path if isinstance(entry, str)])
+    answers, tell = os.pipe()
+    # A file takes any number of ids at once; a pipe would wait for a reader that may hang.
+    with tempfile.TemporaryFile("w+") as ids:
+        ids.writelines(f"{case.id}\n" for case in cases)
+        ids.seek(0)
+        fds = (ids.fileno(), tell)
+        worker = subprocess.Popen(
+            [sys.executable, "-c", _WORKER, path, backend, *map(str, fds)],
+            stdin=subprocess.DEVNULL,
+            stdout=2,  # what an adapter prints is no part of the report
+            pass_fds=fds,
+            env={**os.environ, "XLA_FLAGS": flags},
+        )
+    os.close(tell)
+    return worker, answers
 
 
-def _stop(worker: subprocess.Popen[str]) -> None:
-    if worker.poll() is None:
-        worker.kill()
-    worker.wait()
-    assert worker.stdout is not None
-    worker.stdout.close()
-
-
-def _read(lines: IO[str], messages: queue.Queue[dict[str, Any] | None]) -> None:
-    try:
-        for line in lines:
-            messages.put(json.loads(line))
-    except ValueError:
-        pass  # a line cut short by death, or a pipe closed by _stop
+def _read(answers: int, messages: queue.Queue[dict[str, Any] | None]) -> None:
+    with os.fdopen(answers) as lines:
+        try:
+            for line in lines:
+                messages.put(json.loads(line))
+        except ValueError:
+            pass  # a line cut short by death
     messages.put(None)
 
 
-def _death(worker: subprocess.Popen[str]) -> str:
-    code = worker.wait()
+def _end_of(worker: subprocess.Popen[bytes]) -> str:
+    try:
+        code = worker.wait(END_SECONDS)
+    except subprocess.TimeoutExpired:
+        return "crashed: the process closed the channel of its results"
     if code < 0:
         return f"crashed: the process died of {signal.Signals(-code).name}"
+    if code == 0:
+        return "crashed: the process ended before the case did, with status 0"
     return f"crashed: the process exited with status {code}"
 
 

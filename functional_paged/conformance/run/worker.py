@@ -1,13 +1,14 @@
-"""A process that runs cases for a supervisor: one JSON line when a case begins, one when it ends.
+"""A process that runs cases for a supervisor.
 
-python -m functional_paged.conformance.run.worker BACKEND < CASE_IDS
+It has two channels of its own, so that standard input, output and error are the adapter's. On one
+it is told the ids of cases, a line each; on the other it answers with a line of JSON for what the
+adapter is, and one when a case begins and when it ends.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import sys
 from dataclasses import asdict
 
 from ..adapter import BackendNotFound, find_adapter, info_of
@@ -15,29 +16,30 @@ from ..cases.suite import find_case
 from .run_case import run_case
 
 
-def main(backend: str) -> int:
-    """Run the cases named on standard input, in order."""
-    # A backend may print; what it prints must not look like a result.
-    lines = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+def main(backend: str, case_ids: int, answers: int) -> None:
+    """Run cases in order.
+
+    Args:
+      backend: as `find_adapter` takes it.
+      case_ids: file descriptor of the ids, of which it reads all before the adapter loads.
+      answers: file descriptor to answer on. What the adapter forks or starts has it no more.
+    """
+    with os.fdopen(case_ids) as lines:
+        cases = [find_case(line.strip()) for line in lines]
+    os.set_inheritable(answers, False)
+    channel = os.fdopen(answers, "w", buffering=1)
+    os.register_at_fork(after_in_child=channel.close)
 
     def tell(**message: object) -> None:
-        lines.write(json.dumps(message) + "\n")
+        channel.write(json.dumps(message) + "\n")
 
     try:
         adapter = find_adapter(backend)
+        tell(name=adapter.name, info=info_of(adapter))
     except BackendNotFound as error:
-        tell(cannot_load=str(error))
-        return 2
-    tell(name=adapter.name, info=info_of(adapter))
-    for line in sys.stdin:
-        case = find_case(line.strip())
+        return tell(cannot_load=str(error))
+    for case in cases:
         tell(begins=case.id)
         result = run_case(adapter, case)
         mismatch = None if result.mismatch is None else asdict(result.mismatch)
         tell(ends=case.id, status=result.status, reason=result.reason, mismatch=mismatch)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
