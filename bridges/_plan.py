@@ -1,9 +1,6 @@
-"""What is done once per step: check the index spec, lower it, choose the route."""
+"""A plan: an index spec checked and lowered once, for all stores that share it."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass, field
-from typing import Any
 
 import array_api_compat.torch as xp
 import torch
@@ -12,30 +9,7 @@ from functional_paged import PAD, IndexSpec, check_spec, internal
 from functional_paged.internal import slots_in
 
 from . import _registry as registry
-from ._backend import Backend
-
-
-@dataclass(frozen=True, eq=False)
-class StorePlan:
-    """One step's index spec, checked and lowered, for every layer and tensor of that step.
-
-    Attributes:
-      backend: what will write.
-      route: how it will write, in the backend's words.
-      num_blocks: of every cache that the plan fits.
-      block_size: of every cache that the plan fits.
-      num_tokens: rows of states that the plan covers; states may have more (C10).
-      device: of every tensor that the plan fits.
-      lowered: the backend's own.
-    """
-
-    backend: Backend
-    route: str
-    num_blocks: int
-    block_size: int
-    num_tokens: int
-    device: torch.device
-    lowered: Any = field(repr=False)
+from ._backend import Backend, StorePlan
 
 
 def plan(
@@ -80,17 +54,15 @@ def plan(
     cache_shape = (num_blocks, kv_heads, block_size, head_dim)
     if check:
         check_spec(index_spec, cache_shape=cache_shape, num_tokens=num_tokens)
-    chosen = registry.resolve(backend)
+    name, chosen = registry.resolve(backend)
     slots = _one_token_a_slot(slots_in(xp, index_spec, cache_shape, num_tokens))
-    route, lowered = chosen.lower(index_spec, slots, cache, checked=check)
     return StorePlan(
-        backend=chosen,
-        route=route,
+        backend=name,
         num_blocks=num_blocks,
         block_size=block_size,
         num_tokens=num_tokens,
         device=cache.device,
-        lowered=lowered,
+        lowered=chosen.lower(index_spec, slots, cache, checked=check),
     )
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import threading
 from collections.abc import Callable
 
 import torch
@@ -12,36 +14,17 @@ from ._backend import Backend, BackendUnsupported
 VARIABLE = "FUNCTIONAL_PAGED_BACKEND"
 
 
-def _ixformer() -> Backend:
-    from .ixformer import IxformerBackend
-
-    return IxformerBackend()
+def _made_by(module: str, name: str) -> Callable[[], Backend]:
+    return lambda: getattr(importlib.import_module(module, __package__), name)()
 
 
-def _torch() -> Backend:
-    from .torch_inplace import TorchBackend
-
-    return TorchBackend()
-
-
-def _ixformer_model() -> Backend:
-    from .ixformer import IxformerBackend
-    from .ixformer.model import ModelFunctions
-
-    backend = IxformerBackend(ModelFunctions(), device_check=False)
-    backend.name = "ixformer-model"
-    return backend
-
-
-# Best first. A loader returns the backend or raises BackendUnsupported with the reason.
+# Best first. By the names of modules, which may themselves look up a backend here.
 _LOADERS: dict[str, Callable[[], Backend]] = {
-    "ixformer": _ixformer,
-    "torch": _torch,
-    "ixformer-model": _ixformer_model,
+    "ixformer": _made_by(".ixformer", "IxformerBackend"),
+    "torch": _made_by(".torch_inplace", "TorchBackend"),
 }
-# For tests: loads by name, and no call gets it otherwise.
-_NEVER_CHOSEN = {"ixformer-model"}
-_loaded: dict[str, Backend] = {}
+_lock = threading.RLock()  # a loader may ask for another backend
+_named: dict[str, Backend] = {}
 _reasons: dict[str, str] = {}
 
 
@@ -59,37 +42,71 @@ def available_backends() -> dict[str, str | None]:
     return {name: _why_not(name) for name in _LOADERS}
 
 
-def resolve(backend: str | Backend | None) -> Backend:
-    """The backend object that a call gets; see `plan`."""
+def resolve(backend: str | Backend | None) -> tuple[str, Backend]:
+    """The backend that a call gets, see `plan`, with its name in this process."""
     if backend is None:
         backend = os.environ.get(VARIABLE) or _best()
-    if not isinstance(backend, str):
+    return name_of(backend), find(backend) if isinstance(backend, str) else backend
+
+
+def name_of(backend: str | Backend) -> str:
+    """The name by which `find` gives this backend in this process.
+
+    An object that a caller made is known by its name from then on, with a number behind it where
+    the name is another object's.
+    """
+    if isinstance(backend, str):
         return backend
-    if backend not in _LOADERS:
-        raise BackendUnsupported(f"backend {backend!r} does not exist; {_overview()}")
-    reason = _why_not(backend)
-    if reason is not None:
-        raise BackendUnsupported(
-            f"backend {backend!r} cannot load: {reason}; {_overview(but=backend)}"
+    if isinstance(backend, type) or not callable(getattr(backend, "lower", None)):
+        raise TypeError(
+            f"backend must be a name, an object with a `lower` as bridges.Backend has, or None, "
+            f"got {backend!r}; {_overview()}"
         )
-    return _loaded[backend]
+    return backend.name if _named.get(backend.name) is backend else _name_for(backend)
+
+
+def find(name: str) -> Backend:
+    """The one backend object of a name in this process."""
+    if name not in _LOADERS and name not in _named:
+        raise BackendUnsupported(f"backend {name!r} does not exist; {_overview()}")
+    reason = _why_not(name)
+    if reason is not None:
+        raise BackendUnsupported(f"backend {name!r} cannot load: {reason}; {_overview(but=name)}")
+    return _named[name]
 
 
 def _best() -> str:
     for name in _LOADERS:
-        if name not in _NEVER_CHOSEN and _why_not(name) is None:
+        if _why_not(name) is None:
             return name
     raise BackendUnsupported(f"no backend can load; {_overview()}")
 
 
-@torch.compiler.assume_constant_result  # torch.compile cannot trace what loads a library
+@torch.compiler.assume_constant_result  # torch.compile cannot trace what takes a lock
+def _name_for(backend: Backend) -> str:
+    with _lock:
+        for name, known in _named.items():
+            if known is backend:
+                return name
+        name, number = backend.name, 1
+        while name in _named or name in _LOADERS:
+            number += 1
+            name = f"{backend.name}#{number}"
+        _named[name] = backend
+        return name
+
+
+@torch.compiler.assume_constant_result  # nor what loads a library
 def _why_not(name: str) -> str | None:
-    if name not in _loaded and name not in _reasons:
-        try:
-            _loaded[name] = _LOADERS[name]()
-        except BackendUnsupported as error:
-            _reasons[name] = str(error)
-    return _reasons.get(name)
+    with _lock:
+        if name not in _named and name not in _reasons:
+            try:
+                _named[name] = _LOADERS[name]()
+            except BackendUnsupported as error:
+                _reasons[name] = str(error)
+            except Exception as error:  # a vendor's library may raise anything
+                _reasons[name] = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        return _reasons.get(name)
 
 
 def _overview(but: str | None = None) -> str:

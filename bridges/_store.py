@@ -11,8 +11,8 @@ import torch
 from functional_paged import IndexSpec, SpecError, internal
 
 from . import _registry as registry
-from ._backend import Backend
-from ._plan import StorePlan, plan
+from ._backend import Backend, StorePlan
+from ._plan import plan
 
 
 def store_single_(
@@ -53,11 +53,11 @@ def store_single_(
     if not isinstance(step, StorePlan):
         internal.check_call(internal.TORCH_STORE, cache, states, step)
         step = plan(step, cache=cache, num_tokens=states.shape[0], backend=backend)
-    elif backend is not None and registry.resolve(backend) is not step.backend:
-        raise ValueError(f"backend must be the plan's = {step.backend.name!r}, got {backend!r}")
+    elif backend is not None and registry.name_of(backend) != step.backend:
+        raise ValueError(f"backend must be the plan's = {step.backend!r}, got {backend!r}")
     if not _fits(cache, states, step):
         _explain_misfit(cache, states, step)
-    step.backend.store_(cache, states, step)
+    step.lowered.write_((cache,), (states,))
     return cache
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 import bridges
+from bridges.ixformer import model
 from functional_paged import IndexSpec
 from functional_paged.conformance.adapter import CaseUnsupported
 from functional_paged.conformance.adapters.torch_memory import tensor_over
@@ -19,10 +20,11 @@ class BridgeAdapter:
     guards around the cache too, and are copied back.
     """
 
-    def __init__(self, name: str, device: str = "cpu"):
-        self.name = name
+    def __init__(self, backend: str | bridges.Backend, device: str = "cpu"):
+        self.name = backend if isinstance(backend, str) else backend.name
+        self._backend = backend
         self._device = torch.device(device)
-        reason = bridges.available_backends()[name]
+        reason = bridges.available_backends().get(self.name)
         if reason is not None:
             raise ImportError(reason)
 
@@ -54,13 +56,15 @@ class BridgeAdapter:
         cache = torch.empty(cache_shape, dtype=torch.bfloat16, device=self._device)
         spec = self._spec(index_spec)
         try:
-            bridges.plan(spec, cache=cache, num_tokens=num_tokens, backend=self.name, check=True)
+            bridges.plan(
+                spec, cache=cache, num_tokens=num_tokens, backend=self._backend, check=True
+            )
         except bridges.BackendUnsupported as error:
             raise CaseUnsupported(str(error)) from error
 
     def _store(self, cache: torch.Tensor, states: torch.Tensor, index_spec: IndexSpec) -> None:
         try:
-            returned = bridges.store_single_(cache, states, index_spec, backend=self.name)
+            returned = bridges.store_single_(cache, states, index_spec, backend=self._backend)
         except bridges.BackendUnsupported as error:
             raise CaseUnsupported(str(error)) from error
         if returned is not cache:
@@ -95,4 +99,4 @@ def ixformer_backend() -> BridgeAdapter:
 
 def ixformer_model_backend() -> BridgeAdapter:
     """The same backend around the software model of the kernels."""
-    return BridgeAdapter("ixformer-model")
+    return BridgeAdapter(model.backend())

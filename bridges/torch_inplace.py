@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
-from ._backend import BackendUnsupported
+from ._backend import BITS, BackendUnsupported
 
 if TYPE_CHECKING:
     from functional_paged import IndexSpec
 
-    from ._plan import StorePlan
 
-_BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-
-
-class Writes(NamedTuple):
+@dataclass(frozen=True)
+class RowWrites:
     """Which row of states goes where.
 
     On a device there is one write a token, so that shapes are static: a token that is not stored
@@ -30,10 +28,21 @@ class Writes(NamedTuple):
         bool[]; `None` where only stored tokens are left.
     """
 
+    route: ClassVar[str] = "index_put"
     rows: torch.Tensor
     blocks: torch.Tensor
     offsets: torch.Tensor
     any_stored: torch.Tensor | None
+
+    def write_(self, caches: tuple[torch.Tensor, ...], states: tuple[torch.Tensor, ...]) -> None:
+        """Write the rows through the registered operator."""
+        for cache in caches:
+            if cache.dtype.itemsize not in BITS:
+                raise BackendUnsupported(
+                    f"the torch backend moves elements of 1, 2, 4 or 8 bytes, got {cache.dtype}"
+                )
+        for cache, rows in zip(caches, states, strict=True):
+            _store_op(cache, rows, self.rows, self.blocks, self.offsets, self.any_stored)
 
 
 class TorchBackend:
@@ -43,13 +52,14 @@ class TorchBackend:
 
     def lower(
         self, index_spec: IndexSpec, slots: torch.Tensor, cache: torch.Tensor, *, checked: bool
-    ) -> tuple[str, Writes | None]:
-        """Choose the writes; see `Writes`."""
+    ) -> RowWrites:
+        """Choose the writes; see `RowWrites`."""
         del index_spec, checked
-        if slots.shape[0] == 0 or cache.shape[0] == 0:  # C18
-            return "index_put", None
+        if cache.shape[0] == 0:
+            slots = slots[:0]  # C18
         stored = slots >= 0
-        if slots.device.type == "cpu" and not torch.compiler.is_compiling():
+        on_cpu = slots.device.type == "cpu" and not torch.compiler.is_compiling()
+        if on_cpu or slots.shape[0] == 0:
             # Nothing to wait for, and half the work of a masked write.
             rows, any_stored = torch.nonzero(stored)[:, 0], None
         else:
@@ -58,17 +68,7 @@ class TorchBackend:
             rows, any_stored = torch.where(stored, token, some_token), stored.any()
         slots = slots[rows].to(torch.int64).clamp(min=0)
         block_size = cache.shape[2]
-        return "index_put", Writes(rows, slots // block_size, slots % block_size, any_stored)
-
-    def store_(self, cache: torch.Tensor, states: torch.Tensor, plan: StorePlan) -> None:
-        """Write the rows through the registered operator."""
-        if plan.lowered is None:
-            return
-        if cache.dtype.itemsize not in _BITS:
-            raise BackendUnsupported(
-                f"the torch backend moves elements of 1, 2, 4 or 8 bytes, got {cache.dtype}"
-            )
-        _store_op(cache, states, *plan.lowered)
+        return RowWrites(rows, slots // block_size, slots % block_size, any_stored)
 
 
 def _write_rows(
@@ -80,7 +80,7 @@ def _write_rows(
     any_stored: torch.Tensor | None,
 ) -> None:
     # As integers: some dtypes have no index_put_, and floats may lose NaN payloads (C16).
-    bits = _BITS[cache.dtype.itemsize]
+    bits = BITS[cache.dtype.itemsize]
     by_slot = cache.view(bits).permute(0, 2, 1, 3)
     written = states.view(bits).index_select(0, rows)
     if any_stored is not None:

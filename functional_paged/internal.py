@@ -16,6 +16,7 @@ from ._static_checks import (
     check_load,
     check_tensors,
 )
+from ._types import Integer, Shaped
 
 __all__ = [
     "CLAUSES",
@@ -26,6 +27,8 @@ __all__ = [
     "SPEC_VERSION",
     "TORCH_STORE",
     "Clause",
+    "Integer",
+    "Shaped",
     "Taker",
     "check_arrays",
     "check_cache_shape",

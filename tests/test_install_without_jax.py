@@ -21,7 +21,7 @@ step = bridges.plan(spec, cache=cache, num_tokens=2, backend=backend, check=True
 assert step.route == "native"
 bridges.store_single_(cache, torch.ones(2, 1, 3), step)
 slots = SlotMapping(torch.tensor([0, -1]))
-bridges.store_single_(cache, torch.ones(2, 1, 3), slots, backend="ixformer-model")
+bridges.store_single_(cache, torch.ones(2, 1, 3), slots, backend=backend)
 assert cache.sum() == 9
 assert "ixformer" in bridges.available_backends()["ixformer"]
 """

@@ -80,7 +80,7 @@ def test_a_compiled_store_with_a_plan(check):
     cache.check(states, spec)
 
 
-@pytest.mark.parametrize("name", ["ixformer-model", None])
+@pytest.mark.parametrize("name", ["torch", None])
 def test_a_compiled_store_by_name(name):
     @torch.compile(fullgraph=True, backend="aot_eager")
     def step(cache, states, slots):
@@ -97,7 +97,7 @@ def test_opcheck(native):
     spec = SPECS["prefill"].map(torch.from_numpy)
     cache = torch.zeros(6, 2, 16, 8)
     plan = bridges.plan(spec, cache=cache, num_tokens=24, backend=backend, check=True)
-    table, contexts, native_tables = plan.lowered
+    table, contexts, native_tables, _ = plan.lowered
     arguments = (cache, torch.ones(24, 2, 8), table, contexts)
     if native:
         torch.library.opcheck(op.store_prefill, (*arguments, *native_tables, backend._number))

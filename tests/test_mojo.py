@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bridges import BackendUnsupported, mojo
+from bridges.ixformer import model
 from bridges.ixformer.model import ModelFunctions
 from bridges.mojo import MojoStorePagedSingleCache, build_paged_kv_chunk_metadata
 from functional_paged import BlockTable, ChunkPlan, SpecError, reference
@@ -24,7 +25,7 @@ CU = torch.tensor([0, 2], dtype=torch.int32)
 CONTEXTS = torch.tensor([15], dtype=torch.int32)
 
 
-@pytest.mark.parametrize("backend", ["torch", "ixformer-model"])
+@pytest.mark.parametrize("backend", ["torch", model.backend()])
 @pytest.mark.parametrize("name", ["c5_decode", "c5_prefill", "c8_prefill", "c9_prefill"])
 def test_it_agrees_with_the_key_side_of_a_whole_store(name, backend):
     spec, num_tokens = valid_specs(SHAPE[2], SHAPE[0])[name]

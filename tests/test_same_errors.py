@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import bridges
-from bridges.ixformer import IxformerBackend
+from bridges.ixformer import IxformerBackend, model
 from bridges.ixformer.model import ModelFunctions
 from functional_paged import IndexSpec, SpecError, reference, store_single
 from tests.bad_calls import BAD_CALLS, GOOD_CALL
@@ -34,7 +34,7 @@ STORES = {
     "reference": reference.store_single,
     "jax": store_single,
     "torch": by_torch("torch"),
-    "ixformer-model": by_torch("ixformer-model"),
+    "ixformer-model": by_torch(model.backend()),
     "ixformer": by_torch(IxformerBackend(ModelFunctions(), device_check=False)),
 }
 
@@ -59,7 +59,7 @@ def test_the_valid_twin_is_stored(store):
     STORES[store](**{**GOOD_CALL, "cache": cache})
 
 
-@pytest.mark.parametrize("backend", ["torch", "ixformer-model"])
+@pytest.mark.parametrize("backend", ["torch", model.backend()])
 def test_c3_tensors_on_two_devices_have_one_text(backend):
     good = {name: to_torch(value) for name, value in GOOD_CALL.items()}
     for name in ("cache", "states"):
@@ -73,7 +73,7 @@ def _renamed(call: dict[str, Any]) -> dict[str, Any]:
     return {("index_spec_or_plan" if k == "index_spec" else k): v for k, v in call.items()}
 
 
-@pytest.mark.parametrize("backend", ["torch", "ixformer-model"])
+@pytest.mark.parametrize("backend", ["torch", model.backend()])
 def test_what_a_plan_does_not_fit_has_one_text(backend):
     good = {name: to_torch(value) for name, value in GOOD_CALL.items()}
     plan = bridges.plan(good["index_spec"], cache=good["cache"], num_tokens=2, backend=backend)

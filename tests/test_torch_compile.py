@@ -184,7 +184,7 @@ def operands(cache: torch.Tensor) -> tuple[torch.Tensor, ...]:
     states = tensor(pattern(num_tokens * heads * dim, DTYPES["bf16"], salt=2))
     spec = SlotMapping(np.int32([9, -1, 0])).map(torch.from_numpy)
     plan = bridges.plan(spec, cache=cache, num_tokens=num_tokens, backend="torch")
-    return cache, states.view(num_tokens, heads, dim), *plan.lowered
+    return cache, states.view(num_tokens, heads, dim), *vars(plan.lowered).values()
 
 
 @pytest.mark.parametrize("layout", ["contiguous", "packed_kv", "kv_pair", "token_major"])

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import bridges
 from bridges.conformance_adapters import tensor_over as tensor
-from bridges.torch_inplace import TorchBackend
+from bridges.torch_inplace import RowWrites, TorchBackend
 from functional_paged import PAD, BlockTable, ChunkPlan, IndexSpec, SlotMapping, reference
 from functional_paged.conformance.bits import DTYPES, as_bits, pattern
 
@@ -143,10 +143,13 @@ def test_c15_a_torn_or_stray_row_is_found(spoil):
     before = cache.copy()
 
     class Planted(TorchBackend):
-        def store_(self, cache: torch.Tensor, states: torch.Tensor, plan: bridges.StorePlan):
-            super().store_(cache, states, plan)
-            bits = (tensor.view(torch.int16).numpy() for tensor in (cache, states))
-            spoil(*bits)
+        def lower(self, *args: Any, **options: Any) -> bridges.Lowered:
+            return PlantedWrites(**vars(super().lower(*args, **options)))
+
+    class PlantedWrites(RowWrites):
+        def write_(self, caches: tuple[torch.Tensor, ...], states: tuple[torch.Tensor, ...]):
+            super().write_(caches, states)
+            spoil(*(tensor.view(torch.int16).numpy() for (tensor,) in (caches, states)))
 
     bridges.store_single_(
         tensor(cache), tensor(states), spec.map(torch.from_numpy), backend=Planted()

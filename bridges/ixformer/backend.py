@@ -18,8 +18,6 @@ from .report import Capability, ProbeReport
 if TYPE_CHECKING:
     from functional_paged import IndexSpec
 
-    from .._plan import StorePlan
-
 __all__ = ["Capability", "IxformerBackend", "ProbeReport", "probe"]
 
 SAFE = "safe"
@@ -37,11 +35,27 @@ class Lowered(NamedTuple):
       table: the block of each token, `PAD` where it is not stored. int32[num_tokens, 1]
       contexts: its offset in that block, `PAD` where it is not stored. int32[num_tokens]
       native: `block_table`, `cu_q_lens` and `context_kv_lens` for the native route, or `None`.
+      prover: the number that the operator takes.
     """
 
     table: torch.Tensor
     contexts: torch.Tensor
     native: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None
+    prover: int
+
+    @property
+    def route(self) -> str:
+        """The native route, or the safe one."""
+        return SAFE if self.native is None else NATIVE
+
+    def write_(self, caches: tuple[torch.Tensor, ...], states: tuple[torch.Tensor, ...]) -> None:
+        """Write by the route; a kind not proven for the native one goes the safe way."""
+        for cache, rows in zip(caches, states, strict=True):
+            if self.native is None:
+                op.store_rows(cache, rows, self.table, self.contexts, self.prover)
+            else:
+                arrays = (self.table, self.contexts, *self.native)
+                op.store_prefill(cache, rows, *arrays, self.prover)
 
 
 class IxformerBackend:
@@ -84,7 +98,7 @@ class IxformerBackend:
 
     def lower(
         self, index_spec: IndexSpec, slots: torch.Tensor, cache: torch.Tensor, *, checked: bool
-    ) -> tuple[str, Lowered]:
+    ) -> Lowered:
         """Lower to one decode row a token and, where it is proven, to the native prefill too."""
         block_size = cache.shape[2]
         stored = slots >= 0
@@ -92,23 +106,15 @@ class IxformerBackend:
         contexts = torch.where(stored, slots % block_size, PAD).to(torch.int32)
         # A trial waits for the device, which cannot be traced; compiled code has it at run time.
         if torch.compiler.is_compiling():
-            return SAFE, Lowered(table, contexts, None)
+            return Lowered(table, contexts, None, self._number)
         native = _native(index_spec, slots.shape[0], cache) if checked else None
         native_shape = None if native is None else native[0].shape
         # Now, so that a store that is captured finds the trials done.
         if not self._prover.try_ahead(cache, slots.shape[0], native_shape):
             native = None
-        route = SAFE if native is None else NATIVE
-        _log.debug("route %s for %s", route, index_spec.__class__.__name__)
-        return route, Lowered(table, contexts, native)
-
-    def store_(self, cache: torch.Tensor, states: torch.Tensor, plan: StorePlan) -> None:
-        """Write by the plan's route; a kind not proven for the native one goes the safe way."""
-        table, contexts, native = plan.lowered
-        if native is None:
-            op.store_rows(cache, states, table, contexts, self._number)
-        else:
-            op.store_prefill(cache, states, table, contexts, *native, self._number)
+        lowered = Lowered(table, contexts, native, self._number)
+        _log.debug("route %s for %s", lowered.route, index_spec.__class__.__name__)
+        return lowered
 
 
 def _native(
