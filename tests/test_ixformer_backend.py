@@ -14,9 +14,9 @@ import bridges
 from bridges import BackendUnsupported
 from bridges.ixformer import IxformerBackend
 from bridges.ixformer import proofs as prover_module
-from bridges.ixformer import trial_specs as trial_specs
 from bridges.ixformer.backend import NATIVE, SAFE
 from bridges.ixformer.model import PLAUSIBLE, KernelSemantics, ModelFunctions
+from bridges.ixformer.trials import specs
 from functional_paged import BlockTable, SlotMapping, SpecError, check_spec
 from tests.guarded import PLAIN, Guarded, a_states, store, valid_specs
 from tests.helpers import i32
@@ -225,10 +225,10 @@ def test_a_first_store_under_graph_capture_is_refused(monkeypatch):
         prover_module._require_no_capture(torch.device("cuda"))
 
 
-@pytest.mark.parametrize("edge", trial_specs.PREFILL)
+@pytest.mark.parametrize("edge", specs.PREFILL)
 @pytest.mark.parametrize("block_size", [1, 3, 16])
 def test_the_trials_themselves_are_valid_specs(edge, block_size):
-    trial = trial_specs.PREFILL[edge](block_size)
+    trial = specs.PREFILL[edge](block_size)
     check_spec(
         trial.spec, cache_shape=(trial.num_blocks, 1, block_size, 1), num_tokens=trial.num_tokens
     )
@@ -237,7 +237,7 @@ def test_the_trials_themselves_are_valid_specs(edge, block_size):
 @pytest.mark.parametrize(("num_tokens", "batch", "width"), [(7, 1, 1), (7, 31, 3), (1023, 63, 7)])
 @pytest.mark.parametrize("spread", [False, True])
 def test_a_trial_of_a_size_is_a_valid_spec(num_tokens, batch, width, spread):
-    trial = trial_specs.prefill_of_size(num_tokens, batch, width, 16, spread)
+    trial = specs.prefill_of_size(num_tokens, batch, width, 16, spread)
     check_spec(trial.spec, cache_shape=(trial.num_blocks, 1, 16, 1), num_tokens=num_tokens)
 
 

@@ -11,6 +11,7 @@ from bridges import BackendUnsupported
 from bridges.ixformer import IxformerBackend
 from bridges.ixformer import proofs as prover_module
 from bridges.ixformer.model import PLAUSIBLE, KernelSemantics, ModelFunctions
+from bridges.ixformer.trials.finding import Finding
 from tests.guarded import ODD, PLAIN, Guarded, a_states, invalid_specs, store, valid_specs
 
 
@@ -128,13 +129,13 @@ def test_every_pair_of_unknowns(first, second):
     ids=lambda wheel: next(iter(wheel)),
 )
 def test_a_backend_that_trusts_without_a_trial_is_caught(wheel, monkeypatch):
-    monkeypatch.setattr(prover_module, "difference", lambda *_: None)
+    monkeypatch.setattr(prover_module, "try_store", lambda *_: Finding("proven", ""))
     with pytest.raises(AssertionError):
         check_wheel(KernelSemantics(**wheel))
 
 
 def test_a_backend_that_refuses_everything_is_caught(monkeypatch):
-    monkeypatch.setattr(prover_module, "difference", lambda *_: "did not like it")
+    monkeypatch.setattr(prover_module, "try_store", lambda *_: Finding("disproven", "no"))
     with pytest.raises(AssertionError):
         check_wheel(KernelSemantics())
 

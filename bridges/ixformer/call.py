@@ -15,32 +15,22 @@ Store: TypeAlias = Callable[
 ]
 """`store(states, cache, block_table, cu_q_lens, context_kv_lens)`, in place."""
 
-
-def with_store_mode(functions: Any) -> Store:
-    """One side of the pair is written, which of them does not matter: both are the one tensor."""
-    kernel = getattr(functions, BLOCK_TABLE_KERNEL)
-
-    def store(states, cache, block_table, cu_q_lens, context_kv_lens):
-        return kernel(
-            states,
-            states,
-            cache,
-            cache,
-            block_table,
-            cu_q_lens,
-            context_kv_lens,
-            store_mode=1,
-        )
-
-    return store
+CALL_FORMS: dict[str, dict[str, int]] = {
+    # One side of the pair is written. Which of them does not matter: both are the one tensor.
+    "store_mode=1, key and value one tensor": {"store_mode": 1},
+    # Both sides are written, with the same rows to the same places.
+    "7 arguments, key and value one tensor": {},
+}
+"""The ways to store one tensor, best first, as further arguments of the block-table kernel."""
 
 
-def as_a_pair(functions: Any) -> Store:
-    """Both sides are written, with the same rows to the same places."""
-    kernel = getattr(functions, BLOCK_TABLE_KERNEL)
+def in_form(functions: Any, form: str) -> Store:
+    """One of `CALL_FORMS`, of a library."""
+    kernel, mode = getattr(functions, BLOCK_TABLE_KERNEL), CALL_FORMS[form]
 
     def store(states, cache, block_table, cu_q_lens, context_kv_lens):
-        return kernel(states, states, cache, cache, block_table, cu_q_lens, context_kv_lens)
+        pair = (states, states, cache, cache)
+        return kernel(*pair, block_table, cu_q_lens, context_kv_lens, **mode)
 
     return store
 
@@ -50,6 +40,7 @@ def with_chunks(functions: Any) -> Store:
     kernel = getattr(functions, CHUNK_KERNEL)
 
     def store(states, cache, block_table, cu_q_lens, context_kv_lens):
+        del cu_q_lens
         token = torch.arange(
             block_table.shape[0], dtype=block_table.dtype, device=block_table.device
         )
@@ -59,10 +50,3 @@ def with_chunks(functions: Any) -> Store:
         return kernel(states, states, cache, cache, chunks[context_kv_lens >= 0])
 
     return store
-
-
-FORMS: dict[str, Callable[[Any], Store]] = {
-    "store_mode=1, key and value one tensor": with_store_mode,
-    "7 arguments, key and value one tensor": as_a_pair,
-}
-"""The call forms that store one tensor, best first."""

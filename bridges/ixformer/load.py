@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
@@ -13,20 +13,6 @@ from .call import BLOCK_TABLE_KERNEL
 
 _MODULES = ("ixformer.functions", "ixformer.inference.functions")
 _DEVICE_NAME = "Iluvatar"
-
-
-class Identity(NamedTuple):
-    """What a probe's findings hold for.
-
-    Attributes:
-      wheel: version of the installed library.
-      device: name of the device.
-      driver: version of its driver, or of the runtime that torch was built for.
-    """
-
-    wheel: str
-    device: str
-    driver: str
 
 
 def load_functions() -> Any:
@@ -75,19 +61,16 @@ def require_device(device: torch.device | None = None) -> None:
         raise BackendUnsupported(f"no Iluvatar device: the device is {name!r}")
 
 
-def identity(functions: Any, device: torch.device) -> Identity:
-    """Name the library, the device and the driver, as far as they tell."""
+def identity(functions: Any, device: torch.device) -> tuple[str, str, str]:
+    """The names of the library, the device and the driver, as far as they tell."""
     package = getattr(functions, "__name__", type(functions).__name__).partition(".")[0]
     try:
         wheel = f"{package} {importlib.metadata.version(package)}"
     except (ImportError, ValueError):
         wheel = f"{package}, not installed as a package"
     if device.type != "cuda":
-        return Identity(wheel, device.type, "none")
+        return wheel, device.type, "none"
     # torch does not tell the driver's version in every build.
     driver = getattr(torch._C, "_cuda_getDriverVersion", lambda: "unknown")()
-    return Identity(
-        wheel,
-        torch.cuda.get_device_name(device),
-        f"driver {driver}, runtime {torch.version.cuda}",
-    )
+    runtime = f"driver {driver}, runtime {torch.version.cuda}"
+    return wheel, torch.cuda.get_device_name(device), runtime

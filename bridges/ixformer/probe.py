@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import torch
 
-from . import trial_specs as specs
-from .call import BLOCK_TABLE_KERNEL, CHUNK_KERNEL, FORMS, Store, with_chunks
+from .call import BLOCK_TABLE_KERNEL, CALL_FORMS, CHUNK_KERNEL, Store, in_form, with_chunks
 from .load import identity
-from .report import DISPROVEN, NOT_TRIED, PROVEN, Capability, ProbeReport
-from .sides import written_sides
-from .trial import Kind, Trial, difference
+from .report import Capability, ProbeReport
+from .trials import specs
+from .trials.sides import written_sides
+from .trials.trial import TensorKind, Trial, try_store
 
-ATTESTED = Kind(torch.bfloat16, kv_heads=2, block_size=16, head_dim=128)
+ATTESTED = TensorKind(torch.bfloat16, kv_heads=2, block_size=16, head_dim=128)
 """What the vendor's own tests cover; the edges are tried with this kind of tensors."""
 
 _DTYPES = ("float32", "float16", "bfloat16", "float8_e4m3fn", "float8_e5m2", "int8", "uint8")
@@ -47,25 +46,26 @@ def probe(functions: Any, device: torch.device | str) -> ProbeReport:
       'disproven'
     """
     device = torch.device(device)
-    who = identity(functions, device)
-    return ProbeReport(who.wheel, who.device, who.driver, tuple(_capabilities(functions, device)))
+    return ProbeReport(*identity(functions, device), tuple(_capabilities(functions, device)))
 
 
 def _capabilities(functions: Any, device: torch.device) -> Iterator[Capability]:
     for symbol in (BLOCK_TABLE_KERNEL, CHUNK_KERNEL):
         there = hasattr(functions, symbol)
-        yield Capability(symbol, PROVEN if there else DISPROVEN, "found" if there else "missing")
+        status, evidence = ("proven", "found") if there else ("disproven", "missing")
+        yield Capability(symbol, status, evidence)
     if not hasattr(functions, BLOCK_TABLE_KERNEL):
         return
-    yield written_sides(functions, ATTESTED, device)
+    sides = written_sides(functions, ATTESTED, device)
+    yield Capability("store_mode=1: the sides that it writes", *sides)
     decode = _decode(ATTESTED)
     best = None
-    for form, bind in FORMS.items():
-        store = bind(functions)
-        found = _try(form, store, ATTESTED, decode, device)
-        if found.status == PROVEN and best is None:
+    for form in CALL_FORMS:
+        store = in_form(functions, form)
+        found = try_store(store, ATTESTED, decode, device)
+        if found.status == "proven" and best is None:
             best = store
-        yield found
+        yield Capability(form, *found)
     chunks = with_chunks(functions) if hasattr(functions, CHUNK_KERNEL) else None
     yield _try("chunk metadata, key and value one tensor", chunks, ATTESTED, decode, device)
     for name, kind, trial in _trials():
@@ -73,7 +73,7 @@ def _capabilities(functions: Any, device: torch.device) -> Iterator[Capability]:
     yield _returned(best, device)
 
 
-def _trials() -> Iterator[tuple[str, Kind, Trial]]:
+def _trials() -> Iterator[tuple[str, TensorKind, Trial]]:
     size, dim = ATTESTED.block_size, ATTESTED.head_dim
     row = ATTESTED.kv_heads * dim
     yield "decode, hole in the table", ATTESTED, specs.decode_hole(size)
@@ -110,30 +110,32 @@ def _trials() -> Iterator[tuple[str, Kind, Trial]]:
         yield f"{rows} tokens of one row in prefill", ATTESTED, trial
         trial = specs.prefill_of_size(rows, rows // 4, 31, size, spread=True)
         yield f"{rows} tokens of {rows // 4} rows in prefill", ATTESTED, trial
-    yield "int64 indices", ATTESTED, _decode(ATTESTED)._replace(index_dtype=np.int64)
+    yield "int64 indices", ATTESTED, _decode(ATTESTED)._replace(index_dtype=torch.int64)
 
 
-def _decode(kind: Kind) -> Trial:
+def _decode(kind: TensorKind) -> Trial:
     return specs.decode_rows(7, kind.block_size)
 
 
 def _try(
-    name: str, store: Store | None, kind: Kind, trial: Trial, device: torch.device
+    name: str, store: Store | None, kind: TensorKind, trial: Trial, device: torch.device
 ) -> Capability:
     if store is None:
-        return Capability(name, NOT_TRIED, "no kernel or no call form for it")
-    why_not = difference(store, kind, trial, device)
-    if why_not is None:
-        return Capability(name, PROVEN, f"bit for bit, {trial.num_tokens} rows of states")
-    status = NOT_TRIED if why_not.startswith(NOT_TRIED) else DISPROVEN
-    return Capability(name, status, why_not)
+        return Capability(name, "not tried", "no kernel or no call form for it")
+    return Capability(name, *try_store(store, kind, trial, device))
 
 
 def _returned(store: Store | None, device: torch.device) -> Capability:
     """What the kernel returns; nothing here uses it."""
     name, values = "return value", []
     if store is None:
-        return Capability(name, NOT_TRIED, "no call form is proven")
-    difference(lambda *call: values.append(store(*call)), ATTESTED, _decode(ATTESTED), device)
-    evidence = "nothing" if values == [None] else f"a {type(values[0]).__name__}, not used"
-    return Capability(name, PROVEN, evidence)
+        return Capability(name, "not tried", "no call form is proven")
+
+    def kept(*call: Any) -> None:
+        values.append(store(*call))
+
+    found = try_store(kept, ATTESTED, _decode(ATTESTED), device)
+    if found.status != "proven":
+        return Capability(name, *found)
+    evidence = "nothing" if values[-1] is None else f"a {type(values[-1]).__name__}, not used"
+    return Capability(name, "proven", evidence)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-import math
-from collections.abc import Sequence
+from collections.abc import Callable
+from functools import lru_cache, partial
+from itertools import product
 from typing import Any, NamedTuple
 
 import torch
@@ -12,33 +13,77 @@ import torch
 from functional_paged.internal import INT32_MAX
 
 from .._backend import BackendUnsupported
-from . import trial_specs as specs
-from .call import FORMS, Store
-from .canvas import ALIGNMENT
+from .call import CALL_FORMS, Store, in_form
 from .load import require_device
-from .trial import Kind, Trial, difference
+from .trials import specs
+from .trials.canvas import ALIGNMENT
+from .trials.finding import Finding
+from .trials.trial import TensorKind, Trial, try_store
 
 MAX_ROWS = 2**14 - 1
 MAX_ELEMENTS = 2**26
 """Tokens and elements of one kernel call; more are stored in several. That bounds a trial."""
 
+MAX_TABLE_ENTRIES = 2**22
+"""Of a block table that takes the native route. That bounds a trial too."""
+
 _log = logging.getLogger("bridges.ixformer")
 
 
-class Proven(NamedTuple):
-    """What trials have shown for one kind of tensors.
+class Signature(NamedTuple):
+    """What decides whether a call is proven.
 
     Attributes:
-      store: the call to make.
-      copies_states: whether it was shown for contiguous and aligned states only.
+      kind: of its tensors.
+      row_bits: of its number of rows; a trial has the most rows of that many bits.
+      device: where it runs.
     """
 
+    kind: TensorKind
+    row_bits: int
+    device: torch.device
+
+
+class Proof(NamedTuple):
+    """A call that trials have shown to be right.
+
+    Attributes:
+      form: which of `CALL_FORMS`.
+      store: the call itself.
+      kind: of the tensors in the trials.
+      copies_states: whether only contiguous and aligned states were seen to work.
+    """
+
+    form: str
     store: Store
+    kind: TensorKind
     copies_states: bool
+
+    def write(
+        self,
+        states: torch.Tensor,
+        cache: torch.Tensor,
+        table: torch.Tensor,
+        cu_q_lens: torch.Tensor | None,
+        contexts: torch.Tensor,
+    ) -> None:
+        """Make the call."""
+        if self.copies_states:
+            states = states.clone(memory_format=torch.contiguous_format)
+        self.store(states, cache, table, cu_q_lens, contexts)
+
+
+class Refused(NamedTuple):
+    """A call that no trial has shown to be right; the reason says what they found."""
+
+    reason: str
 
 
 class Prover:
     """Stores through one library, each kind of call only after a trial of that kind.
+
+    What trials find is remembered, unless it tells nothing of the kernel: a trial that was not
+    made, for want of memory say, is made at the next call that needs it.
 
     Attributes:
       functions: the library.
@@ -48,8 +93,10 @@ class Prover:
     def __init__(self, functions: Any, device_check: bool):
         self.functions = functions
         self.device_check = device_check
-        self._proven: dict[tuple, Proven | str] = {}
-        self._native: dict[tuple, bool] = {}
+        self._findings: dict[tuple[str, TensorKind, str, torch.device], Finding] = {}
+        # What they come to, so that a call looks up one thing.
+        self._outcomes: dict[Signature, Proof | Refused] = {}
+        self._native: dict[tuple[Signature, int, int], bool] = {}
 
     def write(
         self,
@@ -59,158 +106,179 @@ class Prover:
         contexts: torch.Tensor,
         native: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None,
     ) -> None:
-        """Store one row of `states` a row of `table`; see `op`."""
-        rows, size, device = contexts.shape[0], cache.numel(), cache.get_device()
-        if rows == 0 or size == 0:
+        """Store one row of `states` a row of `table`, or refuse before anything is written."""
+        rows, device = contexts.shape[0], cache.get_device()
+        if rows == 0 or cache.numel() == 0:
             return
         if device >= 0 and device != torch.cuda.current_device():
             with torch.cuda.device(device):  # where a kernel is launched
                 return self.write(cache, states, table, contexts, native)
         if states.shape[0] != rows:
             states = states[:rows]
-        shape = cache.shape
-        if rows > MAX_ROWS or rows * shape[1] * shape[3] > MAX_ELEMENTS:
-            step = _rows_per_call(shape)
-            if rows > step:
-                for start in range(0, rows, step):
-                    part = slice(start, start + step)
-                    self.write(cache, states[part], table[part], contexts[part])
-                return
-        states_strides = None if states.is_contiguous() else states.stride()
-        states_shift = states.data_ptr() % ALIGNMENT
-        key = _key(cache, shape, size, states_strides, states_shift, rows, device)
-        proven = self._proven.get(key)
-        if proven is None:
-            proven = self.prove(key, cache.device)
-        if isinstance(proven, str):
-            raise BackendUnsupported(proven)
-        if proven.copies_states:
-            states = states.clone(memory_format=torch.contiguous_format)
-        if native is not None and self.native_is_proven(key, native[0].shape, cache.device):
-            proven.store(states, cache, *native)
+        if rows > MAX_ROWS or states.numel() > MAX_ELEMENTS:
+            # The safe way alone: a table of prefill cannot be cut where parts of states begin.
+            for part, proof in self.parts(cache, states):
+                proof.write(states[part], cache, table[part], None, contexts[part])
+            return
+        signature = _signature(cache, rows, states)
+        proof = self.proof(signature)
+        if native is not None and self.native_is_proven(signature, proof, native[0].shape):
+            proof.write(states, cache, *native)
         else:
-            proven.store(states, cache, table, None, contexts)
+            proof.write(states, cache, table, None, contexts)
+
+    def parts(self, cache: torch.Tensor, states: torch.Tensor) -> list[tuple[slice, Proof]]:
+        """The calls that store the states; refused as a whole, before any of them is made."""
+        rows = 0 if cache.numel() == 0 else states.shape[0]
+        step = _rows_per_call(cache)
+        parts = [slice(start, min(start + step, rows)) for start in range(0, rows, step)]
+        signatures = [_signature(cache, part.stop - part.start, states[part]) for part in parts]
+        return list(zip(parts, map(self.proof, signatures), strict=True))
 
     def try_ahead(
-        self, cache: torch.Tensor, rows: int, native_shape: tuple[int, ...] | None
+        self, cache: torch.Tensor, rows: int, table_shape: tuple[int, ...] | None
     ) -> bool:
-        """Have the trials for contiguous states now; returns whether the native route is proven."""
+        """Have the trials for contiguous states now.
+
+        Args:
+          cache: what is going to be written.
+          rows: tokens to store.
+          table_shape: of the block table for the native route; `None` where that can't be taken.
+
+        Returns:
+          Whether the native route is proven.
+        """
         if rows == 0 or cache.numel() == 0:
             return False
-        step = _rows_per_call(cache.shape)
-        rows_of_call = min(rows, step)
-        key = _key(cache, cache.shape, cache.numel(), None, 0, rows_of_call, cache.get_device())
-        proven = self._proven.get(key) or self.prove(key, cache.device)
-        if isinstance(proven, str):
-            raise BackendUnsupported(proven)
-        if native_shape is None or rows > step:
+        step = _rows_per_call(cache)
+        signature = _signature(cache, min(rows, step))
+        proof = self.proof(signature)
+        if rows > step:
+            self.proof(_signature(cache, rows % step or step))
             return False
-        return self.native_is_proven(key, native_shape, cache.device)
+        return table_shape is not None and self.native_is_proven(signature, proof, table_shape)
 
-    def prove(self, key: tuple, device: torch.device) -> Proven | str:
-        """Try the safe route for one kind of tensors and number of rows; remember the outcome."""
-        _require_no_capture(device)
-        if self.device_check:
-            require_device(device)
-        *fields, row_bits, _ = key
-        kind = Kind(*fields)
-        trial = specs.decode_rows(2**row_bits - 1, kind.block_size)
-        found: dict[str, None] = {}
-        outcome: Proven | str | None = None
-        plain = kind._replace(states_strides=None, states_shift=0)
-        for tried in dict.fromkeys((kind, plain)):
-            for form, bind in FORMS.items():
-                store = bind(self.functions)
-                why_not = difference(store, tried, trial, device)
-                if why_not is None:
-                    outcome = Proven(store, copies_states=tried != kind)
-                    _log.debug("%s: %s is proven", tried, form)
-                    break
-                found[f"{form}: {why_not}"] = None
-            if outcome is not None:
-                break
-        if outcome is None:
-            outcome = (
-                f"this ixformer was not seen to store {kind} as the specification asks; trials "
-                f"found: {'; '.join(found)}. Send the vendor the output of `functional-paged "
-                "probe`, and use contiguous tensors of a kind that it reports as proven, or "
-                "backend='torch'"
-            )
-        self._proven[key] = outcome
+    def proof(self, signature: Signature) -> Proof:
+        """What is proven of a kind of call, by trials if it is the first of its kind.
+
+        Raises:
+          BackendUnsupported: nothing is.
+        """
+        outcome = self._outcomes.get(signature) or self._prove(signature)
+        if isinstance(outcome, Refused):
+            raise BackendUnsupported(outcome.reason)
         return outcome
 
     def native_is_proven(
-        self, key: tuple, table_shape: tuple[int, ...], device: torch.device
+        self, signature: Signature, proof: Proof, table_shape: tuple[int, ...]
     ) -> bool:
         """Whether every edge of prefill is proven, at this size, for one kind of tensors."""
-        native_key = (key, *(n.bit_length() for n in table_shape))
-        if native_key not in self._native:
-            _require_no_capture(device)
-            proven = self._proven[key]
-            assert isinstance(proven, Proven)
-            *fields, row_bits, _ = key
-            kind = Kind(*fields)
-            if proven.copies_states:
-                kind = kind._replace(states_strides=None, states_shift=0)
-            self._native[native_key] = self._try_native(
-                proven.store, kind, (row_bits, *native_key[1:]), device
-            )
-        return self._native[native_key]
+        batch, width = table_shape
+        key = (signature, batch.bit_length(), width.bit_length())
+        known = self._native.get(key)
+        return self._prove_native(key, proof) if known is None else known
 
-    def _try_native(
-        self, store: Store, kind: Kind, size_bits: tuple[int, ...], device: torch.device
-    ) -> bool:
-        trials = specs.prefill_trials(kind.block_size, *(2**bits - 1 for bits in size_bits))
-        for name, trial in trials.items():
-            why_not = _too_large(trial) or difference(store, kind, trial, device)
-            if why_not is not None:
-                _log.debug("%s: native route not used, %s: %s", kind, name, why_not)
+    def _prove(self, signature: Signature) -> Proof | Refused:
+        """Try the safe route, the best call first."""
+        kind, rows = signature.kind, 2**signature.row_bits - 1
+        name, trial = f"decode of {rows} rows", partial(specs.decode_rows, rows, kind.block_size)
+        found: list[Finding] = []
+        lines: dict[str, None] = {}  # each once: two kinds may fail alike
+        for tried, form in product(dict.fromkeys((kind, kind.with_plain_states())), CALL_FORMS):
+            finding = self._find(form, tried, name, trial, signature.device)
+            if finding.status == "proven":
+                store = in_form(self.functions, form)
+                outcome = Proof(form, store, tried, copies_states=tried != kind)
+                break
+            found.append(finding)
+            lines[f"{form}: {finding}"] = None
+        else:
+            outcome = Refused(
+                f"this ixformer was not seen to store {kind} as the specification asks; trials "
+                f"found: {'; '.join(lines)}. Send the vendor the output of `functional-paged "
+                "probe`, and use contiguous tensors of a kind that it reports as proven, or "
+                "backend='torch'. What was not tried is tried again at the next call"
+            )
+        if all(finding.status == "disproven" for finding in found):
+            self._outcomes[signature] = outcome
+        return outcome
+
+    def _prove_native(self, key: tuple[Signature, int, int], proof: Proof) -> bool:
+        signature, *table_bits = key
+        sizes = [2**bits - 1 for bits in (signature.row_bits, *table_bits)]
+        if sizes[1] * sizes[2] > MAX_TABLE_ENTRIES:
+            _log.debug("native route not used: a table of %s x %s is too large to try", *sizes[1:])
+            return False
+        for name, trial in specs.prefill_trials(signature.kind.block_size, *sizes).items():
+            finding = self._find(proof.form, proof.kind, name, trial, signature.device)
+            if finding.status != "proven":
+                _log.debug("%s: native route not used, %s: %s", proof.kind, name, finding)
+                if finding.status == "disproven":
+                    self._native[key] = False
                 return False
+        self._native[key] = True
         return True
 
+    def _find(
+        self,
+        form: str,
+        kind: TensorKind,
+        name: str,
+        trial: Callable[[], Trial],
+        device: torch.device,
+    ) -> Finding:
+        """The outcome of the trial of that name, which is made once if it tells of the kernel."""
+        key = (form, kind, name, device)
+        if key not in self._findings:
+            _require_no_capture(device)
+            if self.device_check:
+                require_device(device)
+            finding = try_store(in_form(self.functions, form), kind, trial(), device)
+            _log.debug("%s: %s, %s: %s: %s", kind, form, name, *finding)
+            if finding.status == "not tried":
+                return finding
+            self._findings[key] = finding
+        return self._findings[key]
 
-def _key(
-    cache: torch.Tensor,
-    shape: Sequence[int],
-    size: int,
-    states_strides: tuple[int, ...] | None,
-    states_shift: int,
-    rows: int,
-    device: int,
-) -> tuple:
-    """The fields of `Kind`, the bits of the number of rows, and the device.
 
-    Runs once a layer and tensor, so it takes what its callers have asked the tensors already.
+def _signature(cache: torch.Tensor, rows: int, states: torch.Tensor | None = None) -> Signature:
+    """The signature of a call; without states, of one whose states are contiguous and aligned.
+
+    Raises:
+      BackendUnsupported: no trial of that kind can be had (C19).
     """
+    num_blocks, kv_heads, block_size, head_dim = cache.shape
     strides = None if cache.is_contiguous() else cache.stride()
-    if size > INT32_MAX or (strides and shape[0] * strides[0] > INT32_MAX):
+    if cache.numel() > INT32_MAX or (strides and num_blocks * strides[0] > INT32_MAX):
         raise BackendUnsupported(
             "no ixformer was seen to reach past 2**31 elements (C19), which cache of shape "
-            f"{tuple(shape)} and strides {cache.stride()} needs; use smaller caches or "
+            f"{tuple(cache.shape)} and strides {cache.stride()} needs; use smaller caches or "
             "backend='torch'"
         )
-    return (
+    return _signature_of(
         cache.dtype,
-        shape[1],
-        shape[2],
-        shape[3],
+        kv_heads,
+        block_size,
+        head_dim,
         strides,
-        states_strides,
+        None if states is None or states.is_contiguous() else states.stride(),
         cache.data_ptr() % ALIGNMENT,
-        states_shift,
+        0 if states is None else states.data_ptr() % ALIGNMENT,
         (rows | 4).bit_length(),
-        device,
+        cache.device,
     )
 
 
-def _too_large(trial: Trial) -> str | None:
-    entries = math.prod(trial.spec.block_table.shape)
-    return f"not tried: {entries} table entries" if entries > 2**22 else None
+@lru_cache(maxsize=4096)  # runs once a layer and tensor, and a look-up is faster than two records
+def _signature_of(*fields: Any) -> Signature:
+    *kind, row_bits, device = fields
+    return Signature(TensorKind(*kind), row_bits, device)
 
 
-def _rows_per_call(cache_shape: Sequence[int]) -> int:
-    _, kv_heads, _, head_dim = cache_shape
-    return max(1, min(MAX_ROWS, MAX_ELEMENTS // (kv_heads * head_dim)))
+def _rows_per_call(cache: torch.Tensor) -> int:
+    _, kv_heads, _, head_dim = cache.shape
+    rows = max(1, min(MAX_ROWS, MAX_ELEMENTS // max(1, kv_heads * head_dim)))
+    return rows - rows % ALIGNMENT or rows  # so that every part is aligned as the first is
 
 
 def _require_no_capture(device: torch.device) -> None:

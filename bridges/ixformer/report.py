@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 
-PROVEN = "proven"
-DISPROVEN = "disproven"
-NOT_TRIED = "not tried"
+from .trials.finding import Status
 
 
 @dataclass(frozen=True)
@@ -16,12 +14,12 @@ class Capability:
 
     Attributes:
       name: what it is.
-      status: "proven", "disproven" or "not tried".
-      evidence: what was seen, or why nothing was tried.
+      status: see `Finding`.
+      evidence: see `Finding`.
     """
 
     name: str
-    status: str
+    status: Status
     evidence: str
 
 
@@ -61,7 +59,7 @@ class ProbeReport:
 
     def proves(self, name: str) -> bool:
         """Whether the capability of that name is proven."""
-        return self[name].status == PROVEN
+        return self[name].status == "proven"
 
     def to_json(self) -> str:
         """The report as JSON text."""

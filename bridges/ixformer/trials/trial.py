@@ -10,13 +10,14 @@ import torch
 
 from functional_paged import BlockTable, reference
 
-from .call import Store
+from ..call import Store
 from .canvas import ALIGNMENT, BITS, Canvas, reach
+from .finding import Finding, attempt, kernel_errors
 
 MAX_TRIAL_ELEMENTS = 2**28
 
 
-class Kind(NamedTuple):
+class TensorKind(NamedTuple):
     """What two calls have in common when a trial of one proves the other.
 
     Attributes:
@@ -38,6 +39,10 @@ class Kind(NamedTuple):
     states_strides: tuple[int, ...] | None = None
     cache_shift: int = 0
     states_shift: int = 0
+
+    def with_plain_states(self) -> TensorKind:
+        """The kind whose states are contiguous and aligned, as a copy of them is."""
+        return self._replace(states_strides=None, states_shift=0)
 
     def __str__(self) -> str:
         text = (
@@ -65,66 +70,71 @@ class Trial(NamedTuple):
     spec: BlockTable
     num_blocks: int
     num_tokens: int
-    index_dtype: type[np.integer] = np.int32
+    index_dtype: torch.dtype = torch.int32
 
 
-def difference(store: Store, kind: Kind, trial: Trial, device: torch.device) -> str | None:
-    """Run a trial.
+def try_store(store: Store, kind: TensorKind, trial: Trial, device: torch.device) -> Finding:
+    """Run a trial: proven if every bit is as the reference has it, in the cache and around it.
 
     Every tensor that the kernel gets lies inside a larger one, so that a block of -1, a context of
     -1, a read past a row or past the states stays inside memory that belongs to the trial.
-
-    Returns:
-      `None` if every bit is as the reference has it, inside the cache and around it; else what
-      was found.
     """
     obstacle = _obstacle(kind, trial.num_blocks)
     if obstacle is not None:
-        return f"not tried: {obstacle}"
-    cache, states = canvases(kind, trial, device)
-    try:
-        store(states.tensor, cache.tensor, *index_arrays(trial, device))
-        written = cache.memory.cpu().numpy()
-    except torch.OutOfMemoryError:
-        raise
-    except Exception as error:  # whatever a kernel does is a finding
-        return f"{type(error).__name__}: {' '.join(str(error).split())}"
-    return _describe(written != expected(cache, states, trial), cache)
+        return Finding("not tried", obstacle)
+
+    def once() -> Finding:
+        cache, states = canvases(kind, trial, device)
+        indices = index_arrays(trial, device)
+        with kernel_errors():
+            store(states.tensor, cache.tensor, *indices)
+            memory = cache.memory.cpu().numpy()
+        return _compare(memory, cache, expected(cache, states, trial), trial.num_tokens)
+
+    return attempt(once)
 
 
-def canvases(kind: Kind, trial: Trial, device: torch.device) -> tuple[Canvas, Canvas]:
-    """A cache and states to try."""
+def canvases(kind: TensorKind, trial: Trial, device: torch.device) -> tuple[Canvas, Canvas]:
+    """A cache and states to try, full of canaries."""
     head = (kind.kv_heads, kind.block_size, kind.head_dim)
     block, row = math.prod(head), kind.kv_heads * kind.head_dim
     cache = Canvas(
         (trial.num_blocks, *head),
-        kind.cache_strides,
-        kind.cache_shift,
-        (kind.cache_strides or (block,))[0] + block + ALIGNMENT,
         kind.dtype,
         device,
+        margin=(kind.cache_strides or (block,))[0] + block + ALIGNMENT,
+        strides=kind.cache_strides,
+        shift=kind.cache_shift,
     )
     states = Canvas(
         (trial.num_tokens, kind.kv_heads, kind.head_dim),
-        kind.states_strides,
-        kind.states_shift,
-        16 * row + ALIGNMENT,
         kind.dtype,
         device,
+        margin=16 * row + ALIGNMENT,
+        strides=kind.states_strides,
+        shift=kind.states_shift,
     )
-    return cache, states
+    return cache.fill_with_canaries_(seed=4), states.fill_with_canaries_(seed=3)
 
 
 def index_arrays(
     trial: Trial, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
     """Block table, cu_q_lens and contexts, each inside a longer memory of harmless values."""
-    spec, dtype = trial.spec, trial.index_dtype
-    cu_q_lens = spec.cu_q_lens
+
+    def inside(values: np.ndarray, around: int) -> torch.Tensor:
+        dtype = trial.index_dtype
+        # Hardly aligned, as the indices of a caller may be.
+        canvas = Canvas(
+            values.shape, dtype, device, margin=values.shape[-1] + 16, shift=dtype.itemsize
+        )
+        return canvas.fill_around_(values, around).tensor
+
+    spec = trial.spec
     return (
-        _inside(spec.block_table, trial.num_blocks - 1, dtype, device),
-        None if cu_q_lens is None else _inside(cu_q_lens, cu_q_lens[-1], dtype, device),
-        _inside(spec.context_kv_lens, 0, dtype, device),
+        inside(spec.block_table, trial.num_blocks - 1),
+        None if spec.cu_q_lens is None else inside(spec.cu_q_lens, spec.cu_q_lens[-1]),
+        inside(spec.context_kv_lens, 0),
     )
 
 
@@ -136,7 +146,7 @@ def expected(cache: Canvas, states: Canvas, trial: Trial) -> np.ndarray:
     return memory
 
 
-def _obstacle(kind: Kind, num_blocks: int) -> str | None:
+def _obstacle(kind: TensorKind, num_blocks: int) -> str | None:
     item = kind.dtype.itemsize
     if item not in BITS:
         return f"elements of {item} bytes"
@@ -155,21 +165,13 @@ def _obstacle(kind: Kind, num_blocks: int) -> str | None:
     return None
 
 
-def _inside(
-    array: np.ndarray, around: int, dtype: type[np.integer], device: torch.device
-) -> torch.Tensor:
-    margin = array.shape[-1] + 16
-    memory = np.full(array.size + 2 * margin, around, dtype)
-    memory[margin : margin + array.size] = array.ravel()
-    return torch.from_numpy(memory).to(device)[margin : margin + array.size].view(array.shape)
-
-
-def _describe(wrong: np.ndarray, cache: Canvas) -> str | None:
+def _compare(memory: np.ndarray, cache: Canvas, stored: np.ndarray, num_tokens: int) -> Finding:
+    wrong = memory != stored
     count = int(np.count_nonzero(wrong))
     if not count:
-        return None
+        return Finding("proven", f"bit for bit, {num_tokens} rows of states")
     inside = np.argwhere(cache.view_of(wrong))
     text = f"{count} elements differ from the reference, {count - len(inside)} outside the cache"
     if len(inside):
         text += f"; the first at [block, head, offset, dim] = {inside[0].tolist()}"
-    return text
+    return Finding("disproven", text)

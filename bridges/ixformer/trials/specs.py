@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
@@ -102,11 +103,12 @@ def prefill_of_size(
     return Trial(BlockTable(table, contexts.astype(np.int32), cu_q_lens), num_blocks, num_tokens)
 
 
-def prefill_trials(block_size: int, num_tokens: int, batch: int, width: int) -> dict[str, Trial]:
-    """All that the native route has to get right at a size, by name."""
-    trials = {name: edge(block_size) for name, edge in PREFILL.items()}
+def prefill_trials(
+    block_size: int, num_tokens: int, batch: int, width: int
+) -> dict[str, Callable[[], Trial]]:
+    """All that the native route has to get right at a size, by a name that has the size."""
+    trials = {name: partial(edge, block_size) for name, edge in PREFILL.items()}
     for spread in (False, True):
-        trials[f"prefill of this size, {spread = }"] = prefill_of_size(
-            num_tokens, batch, width, block_size, spread
-        )
+        name = f"prefill of {num_tokens} tokens, {batch} rows, {width} columns, {spread = }"
+        trials[name] = partial(prefill_of_size, num_tokens, batch, width, block_size, spread)
     return trials
