@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import math
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -24,6 +25,12 @@ from functional_paged.conformance.bits import DTYPES, pattern
 from functional_paged.conformance.cases.steps import Step
 from functional_paged.conformance.cases.suite import forms_of
 from functional_paged.conformance.run.compare import compare
+
+
+def clauses_of(test: str) -> list[str]:
+    """The clauses that a test is named after: C8 and C9 for `test_c8_c9_...`."""
+    found = re.match(r"test((?:_c\d+)+)_", test)
+    return found[1].upper().split("_")[1:] if found else []
 
 
 def i32(*values: Any) -> np.ndarray:

@@ -20,14 +20,13 @@ def rows() -> list[list[str]]:
     return [re.findall(r"`([^`]+)`", line.split(" | ")[-1]) for line in table]
 
 
-def test_every_hazard_names_something_that_exists() -> None:
+def test_every_hazard_names_something_that_exists(collected: set[str]) -> None:
     ids = [case.id for case in (*all_cases(), *large_cases())]
-    sources = "".join(path.read_text() for path in (ROOT / "tests").glob("test_*.py"))
     for names in rows():
         assert names
         for name in names:
             if name.startswith("test_"):
-                assert f"def {name}(" in sources, name
+                assert name in collected
             elif name[0].isupper():
                 assert name in {str(bug) for bug in BUGS}
             else:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from functional_paged._clauses import CLAUSES
+import pytest
+
+from functional_paged.internal import CLAUSES
+from tests.helpers import clauses_of
 
 ROOT = Path(__file__).parents[1]
 CLAUSE = re.compile(r"^### (C\d+): (.+)\n\n(\w+) · `(test_c\d+_\w+)`\n", re.MULTILINE)
@@ -13,14 +16,6 @@ CLAUSE = re.compile(r"^### (C\d+): (.+)\n\n(\w+) · `(test_c\d+_\w+)`\n", re.MUL
 
 def documented() -> list[tuple[str, str, str, str]]:
     return CLAUSE.findall((ROOT / "docs" / "spec.md").read_text())
-
-
-def test_names() -> set[str]:
-    sources = (path.read_text() for path in (ROOT / "tests").glob("test_*.py"))
-    return {name for text in sources for name in re.findall(r"^def (test_\w+)\(", text, re.M)}
-
-
-test_names.__test__ = False  # type: ignore[attr-defined]
 
 
 def test_document_and_code_list_the_same_clauses() -> None:
@@ -32,11 +27,19 @@ def test_document_and_code_list_the_same_clauses() -> None:
     assert [clause.id for clause in CLAUSES] == [f"C{number}" for number in range(1, 23)]
 
 
-def test_every_clause_names_a_test_that_exists() -> None:
-    names = test_names()
+def test_every_clause_names_a_test_that_exists(collected: set[str]) -> None:
     for id_, _, _, test in documented():
-        assert test.startswith(f"test_{id_.lower()}_"), f"{id_} must name a test of its own"
-        assert test in names, f"{id_} names {test}, which does not exist"
+        assert clauses_of(test) == [id_], f"{id_} must name a test of its own"
+        assert test in collected, f"{id_} names {test}, which does not exist"
+
+
+def test_c8_c9_a_name_is_a_marker(request: pytest.FixtureRequest) -> None:
+    marked = [marker.kwargs["id"] for marker in request.node.iter_markers("clause")]
+    assert marked == ["C8", "C9"]
+
+
+def test_a_name_without_a_clause_has_no_marker(request: pytest.FixtureRequest) -> None:
+    assert request.node.get_closest_marker("clause") is None
 
 
 def test_every_clause_has_an_example() -> None:
