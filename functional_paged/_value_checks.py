@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import array_api_compat.numpy as xp
@@ -86,17 +87,10 @@ def _check_table_tokens(table: BlockTable, num_tokens: int) -> None:
 
 
 def _check_chunks(chunks: np.ndarray, block_size: int, num_tokens: int) -> None:
-    start, _, offset, length = chunks.astype(np.int64).T
+    for wrong, text, values in chunk_rules(chunks, block_size):
+        _refuse("C13", wrong, text, values)
+    start, _, _, length = chunks.astype(np.int64).T
     named = length > 0
-    _refuse("C13", length < 0, "chunks[{}, 3] = {} must be a chunk_len >= 0", length)
-    _refuse("C13", named & (start < 0), "chunks[{}, 0] = {} must be a token >= 0", start)
-    _refuse("C13", named & (offset < 0), "chunks[{}, 2] = {} must be an offset >= 0", offset)
-    _refuse(
-        "C13",
-        named & (offset + length > block_size),
-        f"chunks[{{}}, 2] + chunk_len = {{}} must be <= block_size = {block_size}",
-        offset + length,
-    )
     _refuse(
         "C11",
         named & (start + length > num_tokens),
@@ -113,6 +107,19 @@ def _check_chunks(chunks: np.ndarray, block_size: int, num_tokens: int) -> None:
             "C13",
             f"chunks[{later}] must not name token {start[later]}, which chunks[{earlier}] names",
         )
+
+
+def chunk_rules(
+    chunks: np.ndarray, block_size: int
+) -> Iterator[tuple[np.ndarray, str, np.ndarray]]:
+    """What C13 asks of each chunk on its own: the rows that break it, the text, and the values."""
+    start, _, offset, length = chunks.astype(np.int64).T
+    named, end = length > 0, offset + length
+    yield length < 0, "chunks[{}, 3] = {} must be a chunk_len >= 0", length
+    yield named & (start < 0), "chunks[{}, 0] = {} must be a token >= 0", start
+    yield named & (offset < 0), "chunks[{}, 2] = {} must be an offset >= 0", offset
+    text = f"chunks[{{}}, 2] + chunk_len = {{}} must be <= block_size = {block_size}"
+    yield named & (end > block_size), text, end
 
 
 def _check_slot_count(slots: np.ndarray, num_tokens: int) -> None:

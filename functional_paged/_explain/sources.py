@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Container, Sequence
 from itertools import groupby
 
 import numpy as np
 
-from .._errors import SpecError
-from .._spec import BlockTable, ChunkPlan
-from .._value_checks import check_spec
+from .._spec import BlockTable
+from .._value_checks import chunk_rules
 from .fates import Fate
 from .model import Beyond, Source, Token, count
 from .places import Places
+
+LEAST_TOLD = 10_000
+"""Namings of tokens that are told of any plan."""
+
+MOST_NAMED = 4
+"""Chunks that name one token, named one by one."""
 
 
 def table_sources(spec: BlockTable, places: Places) -> list[Source]:
@@ -53,44 +59,49 @@ def table_sources(spec: BlockTable, places: Places) -> list[Source]:
 
 
 def chunk_sources(chunks: np.ndarray, places: Places) -> list[Source]:
-    """A source for each row of a plan, and one for the tokens that no chunk names."""
-    problems = [_chunk_problem(chunks, row, places.block_size) for row in range(len(chunks))]
-    named_by: dict[int, list[int]] = defaultdict(list)  # by the chunks that are whole
-    reach = []
-    for chunk, (start, _, _, length) in enumerate(chunks.tolist()):
-        reach.append(range(max(start, 0), min(start + length, places.num_tokens)))
-        if problems[chunk] is None:
-            for token in reach[chunk]:
-                named_by[token].append(chunk)
+    """A source for each row of a plan, and one for the tokens that no chunk names.
+
+    Chunks may each name every token (C13), so what is told of them is limited to a multiple of
+    their number and the tokens'; a note counts the rest.
+    """
+    rows, num_tokens = chunks.tolist(), places.num_tokens
+    problems = _chunk_problems(chunks, places.block_size)
+    named = [range(max(row[0], 0), min(row[0] + row[3], num_tokens)) for row in rows]
+    room = max(LEAST_TOLD, 2 * (num_tokens + len(rows)))
+    told = []
+    for tokens in named:
+        told.append(tokens[:room])
+        room -= len(told[-1])
+    shared = _shared(named, told, problems, num_tokens)
     sources = []
-    for chunk, (start, block, offset, length) in enumerate(chunks.tolist()):
-        broken = problems[chunk]
+    for chunk, (start, block, offset, length) in enumerate(rows):
+        broken = problems.get(chunk)
         padding = None if broken is None else (Fate.BROKEN_CHUNK, broken)
         tokens = []
-        for token in reach[chunk]:
+        for token in told[chunk]:
             if broken is not None:
                 tokens.append(Token(token, Fate.BROKEN_CHUNK, broken))
-            elif len(named_by[token]) > 1:
-                why = f"named by chunks {', '.join(map(str, named_by[token]))}"
-                tokens.append(Token(token, Fate.NAMED_TWICE, why))
+            elif token in shared:
+                tokens.append(Token(token, Fate.NAMED_TWICE, shared[token]))
             else:
                 tokens.append(places.token(token, Fate.NO_BLOCK, f"chunks[{chunk}, 1] = {block}"))
         beyond = places.beyond(start, start + length, padding)
-        note = "padding (C13)" if length == 0 else ""
+        notes = ["padding (C13)"] if length == 0 else []
         if broken is not None and not tokens and not beyond:
-            note = f"C13: {broken}"
+            notes.append(f"C13: {broken}")
+        left_out = len(named[chunk]) - len(told[chunk])
+        notes += [f"{count(left_out, 'token')} not told"] if left_out else []
         sources.append(
             Source(
                 f"chunk {chunk}",
                 f"start {start}, block {block}, offset {offset}, length {length}",
-                note=note,
+                note=", ".join(notes),
                 fate=None if broken is None else Fate.BROKEN_CHUNK,
                 tokens=tuple(tokens),
                 beyond=beyond,
             )
         )
-    claimed = {token for tokens in reach for token in tokens}
-    rest = [token for token in range(places.num_tokens) if token not in claimed]
+    rest = [token for token, number in enumerate(_cover(named, num_tokens)) if not number]
     return sources + places.rest(rest, "no chunk", "no chunk names it")
 
 
@@ -120,16 +131,41 @@ def slot_sources(slots: np.ndarray, places: Places) -> list[Source]:
     return [source, *places.rest(rest, "no slot", why)]
 
 
-def _chunk_problem(chunks: np.ndarray, row: int, block_size: int) -> str | None:
-    """What breaks C13 in one chunk on its own, or `None`."""
-    alone = np.zeros_like(chunks[: row + 1])  # rows of length 0, so that the message has the row
-    alone[row] = chunks[row]
-    try:
-        # With no tokens at all, a whole chunk meets C11, and nothing is checked after it.
-        check_spec(ChunkPlan(alone), cache_shape=(0, 1, block_size, 1), num_tokens=0)
-    except SpecError as error:
-        return error.message if error.clause == "C13" else None
-    return None
+def _chunk_problems(chunks: np.ndarray, block_size: int) -> dict[int, str]:
+    """What breaks C13 in a chunk on its own, by the chunks for which something does."""
+    problems: dict[int, str] = {}
+    for wrong, text, values in chunk_rules(chunks, block_size):
+        for chunk in np.flatnonzero(wrong).tolist():
+            problems.setdefault(chunk, text.format(chunk, values[chunk]))
+    return problems
+
+
+def _shared(
+    named: Sequence[range], told: Sequence[range], problems: Container[int], num_tokens: int
+) -> dict[int, str]:
+    """Why a token is not stored that several whole chunks name, by the tokens that are told."""
+    whole = [chunk for chunk in range(len(named)) if chunk not in problems]
+    numbers = _cover([named[chunk] for chunk in whole], num_tokens)
+    first: dict[int, list[int]] = defaultdict(list)
+    for chunk in whole:
+        for token in told[chunk]:
+            if numbers[token] > 1 and len(first[token]) < MOST_NAMED:
+                first[token].append(chunk)
+    why = {}
+    for token, chunks in first.items():
+        more = numbers[token] - len(chunks)
+        why[token] = f"named by chunks {', '.join(map(str, chunks))}"
+        why[token] += f" and {more} more" if more else ""
+    return why
+
+
+def _cover(ranges: Sequence[range], num_tokens: int) -> list[int]:
+    """How many of the ranges each token is in."""
+    change = np.zeros(num_tokens + 1, np.int64)
+    for tokens in filter(None, ranges):
+        change[tokens.start] += 1
+        change[tokens.stop] -= 1
+    return change.cumsum()[:num_tokens].tolist()
 
 
 def _shortened(entries: np.ndarray) -> str:
