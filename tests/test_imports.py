@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+import functional_paged
 from tests.helpers import HEAVY, loaded_by, run, without
 
 USE_NUMPY = """
@@ -46,15 +47,33 @@ def test_a_name_that_does_not_exist_loads_nothing():
     assert loaded_by(f"{probe}\ndir(functional_paged)") == set()
 
 
-def test_bridges_never_loads_jax_in_use():
-    loaded = loaded_by(USE_TORCH)
-    assert "torch" in loaded
-    assert loaded.isdisjoint({"jax", "jaxlib"})
+NOT_FOR_SERVING = ("jax", "jaxlib", "functional_paged._explain", "functional_paged.conformance")
 
 
-@pytest.mark.parametrize(
-    "name", ["store_single", "store_single_donated", "load_single", "jit", "compiler_options"]
-)
+def test_bridges_loads_no_jax_no_drawing_and_no_kit_in_use():
+    assert loaded_by(USE_TORCH, ("torch", *NOT_FOR_SERVING)) == {"torch"}
+
+
+def test_the_probe_reports_each_of_them():
+    code = "\n".join(f"import {name}" for name in NOT_FOR_SERVING)
+    assert loaded_by(code, NOT_FOR_SERVING) == set(NOT_FOR_SERVING)
+
+
+JAX_NAMES = ["store_single", "store_single_donated", "load_single", "jit", "compiler_options"]
+
+
+def test_at_most_fifteen_names_are_public():
+    assert len(functional_paged.__all__) <= 15
+    assert all(hasattr(functional_paged, name) for name in functional_paged.__all__)
+
+
+def test_names_that_load_late_are_listed():
+    done = run("import functional_paged as fp\nprint(*(set(fp.__all__) - set(vars(fp))))\ndir(fp)")
+    assert set(done.stdout.split()) == {*JAX_NAMES, "explain"}
+    assert set(functional_paged.__all__) <= set(dir(functional_paged))
+
+
+@pytest.mark.parametrize("name", JAX_NAMES)
 def test_the_jax_store_loads_jax_and_not_torch(name):
     loaded = loaded_by(f"import functional_paged\nfunctional_paged.{name}")
     assert "jax" in loaded
