@@ -13,8 +13,8 @@ import bridges
 from bridges import _plan, torch_inplace
 from bridges.conformance_adapters import tensor_over as tensor
 from functional_paged import IndexSpec, SlotMapping, SpecError, _chunks, _slots, reference
+from functional_paged.conformance import GuardedCache
 from functional_paged.conformance.bits import DTYPES, as_bits, pattern
-from functional_paged.conformance.cases.problem import GuardedCache
 from functional_paged.conformance.cases.steps import table
 from tests.helpers import DYNAMO_BACKENDS, as_users_import_it, needs_compiler, specs_by_form
 
@@ -52,7 +52,7 @@ def check_store(
     dtype: str = "bf16",
     planned: bool = False,
 ) -> None:
-    guarded, states = GuardedCache(SHAPE, DTYPES[dtype], layout), rows(dtype=dtype)
+    guarded, states = GuardedCache.laid_out(SHAPE, DTYPES[dtype], layout), rows(dtype=dtype)
     expected = guarded.buffer.copy()
     view = guarded.view_in(expected)
     view[...] = reference.store_single(view, states, spec)
@@ -189,7 +189,7 @@ def operands(cache: torch.Tensor) -> tuple[torch.Tensor, ...]:
 
 @pytest.mark.parametrize("layout", ["contiguous", "packed_kv", "kv_pair", "token_major"])
 def test_opcheck_of_the_registered_operator(layout):
-    guarded = GuardedCache(SHAPE, DTYPES["bf16"], layout)
+    guarded = GuardedCache.laid_out(SHAPE, DTYPES["bf16"], layout)
     torch.library.opcheck(torch_inplace._store_op, operands(tensor(guarded.cache)))
 
 

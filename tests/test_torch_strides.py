@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 import bridges
 from bridges.conformance_adapters import tensor_over as tensor
 from functional_paged import PAD, IndexSpec, SlotMapping, SpecError, reference
+from functional_paged.conformance import LAYOUTS, GuardedCache
 from functional_paged.conformance.bits import DTYPES, as_bits, pattern
-from functional_paged.conformance.cases.problem import LAYOUTS, GuardedCache
 from functional_paged.conformance.cases.steps import table
 
 store_single_ = functools.partial(bridges.store_single_, backend="torch")
@@ -47,7 +47,7 @@ def check_store(
 @pytest.mark.parametrize("dtype", ["f8e5m2", "bf16", "f32"])
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_c20_cache_layouts(layout, dtype):
-    guarded = GuardedCache(SHAPE, DTYPES[dtype], layout)
+    guarded = GuardedCache.laid_out(SHAPE, DTYPES[dtype], layout)
     check_store(guarded.buffer, guarded.cache, rows(STEP.num_tokens, 3, 4, dtype=DTYPES[dtype]))
 
 
@@ -69,7 +69,7 @@ STATES = {
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("name", STATES)
 def test_c20_states_layouts(name, layout):
-    guarded = GuardedCache(SHAPE, DTYPE, layout)
+    guarded = GuardedCache.laid_out(SHAPE, DTYPE, layout)
     states = STATES[name](STEP.num_tokens, SHAPE[1], SHAPE[3])
     assert states.base is not None
     assert not states.flags.c_contiguous

@@ -2,6 +2,7 @@
 
 from .adapter import Adapter, BackendNotFound, CaseUnsupported, FullAdapter, find_adapter
 from .cases.case import Case
+from .cases.guarded import LAYOUTS, GuardedCache
 from .cases.problem import Problem
 from .cases.suite import all_cases
 from .run.compare import Mismatch
@@ -9,12 +10,14 @@ from .run.run_case import Result, run_case, run_cases
 from .run.supervise import BackendRun, run_backend
 
 __all__ = [
+    "LAYOUTS",
     "Adapter",
     "BackendNotFound",
     "BackendRun",
     "Case",
     "CaseUnsupported",
     "FullAdapter",
+    "GuardedCache",
     "Mismatch",
     "Problem",
     "Result",

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from functional_paged import PAD, BlockTable, ChunkPlan, IndexSpec, SlotMapping
 
 from .bits import DTYPES, pattern
-from .cases.problem import LAYOUTS, Problem
+from .cases.guarded import LAYOUTS
+from .cases.problem import Problem
 
 INT32 = (-(2**31), 2**31 - 1)
 

@@ -1,21 +1,15 @@
-"""One store to try: its arrays, laid out in guarded memory, and what must come of it."""
+"""The input of one store, in memory that it may not change."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from functional_paged import PAD, IndexSpec, reference
 
-from ..bits import overwrite, pattern
-
-MARGIN = 256
-"""Guard elements before and after a cache."""
-
-LAYOUTS = ("contiguous", "packed_kv", "kv_pair", "token_major")
-"""How a cache lies in memory; see `GuardedCache`."""
+from ..bits import overwrite
+from .guarded import GuardedCache
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +32,7 @@ class Problem:
 
     def guarded_cache(self) -> GuardedCache:
         """A fresh cache, filled with its pattern."""
-        return GuardedCache(self.cache_shape, self.dtype, self.layout)
+        return GuardedCache.laid_out(self.cache_shape, self.dtype, self.layout)
 
     def copy(self) -> Problem:
         """The problem in memory of its own, what lies around strided states included."""
@@ -72,41 +66,3 @@ class Problem:
 def _memory_of(array: np.ndarray) -> np.ndarray:
     """The array that owns an array's memory."""
     return array if array.base is None else array.base
-
-
-@dataclass(eq=False)
-class GuardedCache:
-    """A cache inside a larger buffer in which every element has a pattern.
-
-    `packed_kv` lies in the first half of the last axis of a `K|V` cache, `kv_pair` is the second
-    of two caches that alternate by block, and `token_major` has its heads inside its tokens. What
-    lies between and around is guarded too.
-
-    Attributes:
-      buffer: all memory. dtype[elements]
-      cache: the view that a store is given. dtype[num_blocks, kv_heads, block_size, head_dim]
-    """
-
-    shape: tuple[int, int, int, int]
-    dtype: np.dtype
-    layout: str
-    buffer: np.ndarray = field(init=False)
-    cache: np.ndarray = field(init=False)
-
-    def __post_init__(self) -> None:
-        copies = 2 if self.layout in ("packed_kv", "kv_pair") else 1
-        inner = copies * math.prod(self.shape)
-        self.buffer = pattern(inner + 2 * MARGIN, self.dtype, salt=1)
-        self.cache = self.view_in(self.buffer)
-
-    def view_in(self, buffer: np.ndarray) -> np.ndarray:
-        """The cache in a buffer of this size: this one's, or a copy of it."""
-        num_blocks, kv_heads, block_size, head_dim = self.shape
-        inner = buffer[MARGIN : buffer.size - MARGIN]
-        if self.layout == "packed_kv":
-            return inner.reshape(num_blocks, kv_heads, block_size, 2 * head_dim)[..., :head_dim]
-        if self.layout == "kv_pair":
-            return inner.reshape(num_blocks, 2, kv_heads, block_size, head_dim)[:, 1]
-        if self.layout == "token_major":
-            return inner.reshape(num_blocks, block_size, kv_heads, head_dim).swapaxes(1, 2)
-        return inner.reshape(self.shape)
