@@ -97,9 +97,6 @@ def test_opcheck(native):
     spec = SPECS["prefill"].map(torch.from_numpy)
     cache = torch.zeros(6, 2, 16, 8)
     plan = bridges.plan(spec, cache=cache, num_tokens=24, backend=backend, check=True)
-    table, contexts, native_tables, _ = plan.lowered
-    arguments = (cache, torch.ones(24, 2, 8), table, contexts)
-    if native:
-        torch.library.opcheck(op.store_prefill, (*arguments, *native_tables, backend._number))
-    else:
-        torch.library.opcheck(op.store_rows, (*arguments, backend._number))
+    writes = plan.lowered
+    arguments = (cache, torch.ones(24, 2, 8), writes.table, writes.contexts)
+    torch.library.opcheck(op.store, (*arguments, writes.native if native else None, writes.backend))

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch._subclasses import FakeTensor
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from functional_paged import PAD, BlockTable
-from functional_paged.internal import INT32_MAX
+from functional_paged.internal import INT32_MAX, Integer, Shaped
 
+from .. import _registry
 from . import load, op
-from .probe import probe
 from .proofs import Prover
-from .report import Capability, ProbeReport
 
 if TYPE_CHECKING:
     from functional_paged import IndexSpec
-
-__all__ = ["Capability", "IxformerBackend", "ProbeReport", "probe"]
 
 SAFE = "safe"
 """One decode row a token; serves every index spec."""
@@ -28,20 +28,21 @@ NATIVE = "native"
 _log = logging.getLogger("bridges.ixformer")
 
 
-class Lowered(NamedTuple):
-    """A step in the words of the block-table kernel: row i is token i.
+@dataclass(frozen=True)
+class TableWrites:
+    """An index spec in the words of the block-table kernel: row i is token i.
 
     Attributes:
+      backend: the name under which the operator finds the library.
       table: the block of each token, `PAD` where it is not stored. int32[num_tokens, 1]
       contexts: its offset in that block, `PAD` where it is not stored. int32[num_tokens]
-      native: `block_table`, `cu_q_lens` and `context_kv_lens` for the native route, or `None`.
-      prover: the number that the operator takes.
+      native: `block_table`, `cu_q_lens`, `context_kv_lens` for the native route, or `None`.
     """
 
+    backend: str
     table: torch.Tensor
     contexts: torch.Tensor
-    native: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None
-    prover: int
+    native: list[torch.Tensor] | None
 
     @property
     def route(self) -> str:
@@ -50,12 +51,12 @@ class Lowered(NamedTuple):
 
     def write_(self, caches: tuple[torch.Tensor, ...], states: tuple[torch.Tensor, ...]) -> None:
         """Write by the route; a kind not proven for the native one goes the safe way."""
+        if len(caches) > 1 and not torch.compiler.is_compiling():
+            prover = op.prover_of(self.backend)
+            for cache, rows in zip(caches, states, strict=True):  # a refusal comes before any write
+                prover.parts(cache, rows[: len(self.contexts)])
         for cache, rows in zip(caches, states, strict=True):
-            if self.native is None:
-                op.store_rows(cache, rows, self.table, self.contexts, self.prover)
-            else:
-                arrays = (self.table, self.contexts, *self.native)
-                op.store_prefill(cache, rows, *arrays, self.prover)
+            op.store(cache, rows, self.table, self.contexts, self.native, self.backend)
 
 
 class IxformerBackend:
@@ -67,10 +68,13 @@ class IxformerBackend:
 
     Attributes:
       name: the backend's name.
+      prover: the library, and what is proven of it.
 
     Args:
       functions: an object with the kernel functions; `None` for the installed library's.
       device_check: whether to refuse to load, or to store, where there is no Iluvatar device.
+      name: what graphs and exported programs call it. With `functions`, the object is known by
+        that name from now on, with a number behind it where another one is.
 
     Raises:
       BackendUnsupported: the library, its kernel or the device is missing; the text says which.
@@ -85,41 +89,57 @@ class IxformerBackend:
       [0.0, 0.0, 0.0, 1.0]
     """
 
-    name = "ixformer"
-
-    def __init__(self, functions: Any = None, device_check: bool = True):
-        if functions is None:
-            functions = load.load_functions()
-        load.require_kernel(functions)
+    def __init__(self, functions: Any = None, device_check: bool = True, name: str = "ixformer"):
+        library = load.load_functions() if functions is None else functions
+        load.require_kernel(library)
         if device_check:
             load.require_device()
-        self._prover = Prover(functions, device_check)
-        self._number = op.register(self._prover)
+        self.prover = Prover(library, device_check)
+        self.name = name
+        if functions is not None:
+            self.name = _registry.name_of(self)
 
     def lower(
-        self, index_spec: IndexSpec, slots: torch.Tensor, cache: torch.Tensor, *, checked: bool
-    ) -> Lowered:
+        self,
+        index_spec: IndexSpec,
+        slots: Integer[torch.Tensor, " num_tokens"],
+        cache: Shaped[torch.Tensor, "num_blocks kv_heads block_size head_dim"],
+        *,
+        checked: bool,
+    ) -> TableWrites:
         """Lower to one decode row a token and, where it is proven, to the native prefill too."""
-        block_size = cache.shape[2]
+        name, block_size = _registry.name_of(self), cache.shape[2]
         stored = slots >= 0
         table = torch.where(stored, slots // block_size, PAD).to(torch.int32)[:, None]
         contexts = torch.where(stored, slots % block_size, PAD).to(torch.int32)
-        # A trial waits for the device, which cannot be traced; compiled code has it at run time.
-        if torch.compiler.is_compiling():
-            return Lowered(table, contexts, None, self._number)
+        if _is_traced(cache):
+            return TableWrites(name, table, contexts, None)
         native = _native(index_spec, slots.shape[0], cache) if checked else None
         native_shape = None if native is None else native[0].shape
         # Now, so that a store that is captured finds the trials done.
-        if not self._prover.try_ahead(cache, slots.shape[0], native_shape):
+        if not self.prover.try_ahead(cache, slots.shape[0], native_shape):
             native = None
-        lowered = Lowered(table, contexts, native, self._number)
-        _log.debug("route %s for %s", lowered.route, index_spec.__class__.__name__)
+        lowered = TableWrites(name, table, contexts, native)
+        _log.debug("route %s for %s", lowered.route, type(index_spec).__name__)
         return lowered
+
+
+def _is_traced(cache: torch.Tensor) -> bool:
+    """Whether nothing can be tried now: no values, or a mode that would record the trials.
+
+    Trials come when what was traced runs.
+    """
+    return (
+        torch.compiler.is_compiling()
+        or cache.is_meta
+        or isinstance(cache, FakeTensor)
+        or _get_current_dispatch_mode() is not None
+    )
 
 
 def _native(
     index_spec: IndexSpec, num_tokens: int, cache: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None:
+) -> list[torch.Tensor] | None:
     """What the native route passes, for a spec that `check_spec` accepted; `None` if it can't.
 
     Values that no trial can cover are taken out: a context at the end of the table or past it
@@ -136,4 +156,4 @@ def _native(
     # Copies: a plan keeps what the spec said when it was made.
     table = index_spec.block_table.clone(memory_format=torch.contiguous_format)
     cu_q_lens = index_spec.cu_q_lens.clamp(max=num_tokens)
-    return table, cu_q_lens, contexts
+    return [table, cu_q_lens, contexts]

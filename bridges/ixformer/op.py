@@ -2,53 +2,41 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
+from .. import _registry
 from .proofs import Prover
 
-_provers: list[Prover] = []
+
+def prover_of(backend: str) -> Prover:
+    """The prover of the backend of that name in this process, loaded if need be."""
+    # A store asks every time, and `find` takes a lock.
+    found: Any = _registry._named.get(backend) or _registry.find(backend)
+    return found.prover
 
 
-def register(prover: Prover) -> int:
-    """Make a prover known to the operator; returns the number that the operator takes for it."""
-    _provers.append(prover)
-    return len(_provers) - 1
-
-
-def _store_rows(
+def _store(
     cache: torch.Tensor,
     states: torch.Tensor,
     table: torch.Tensor,
     contexts: torch.Tensor,
-    prover: int,
+    native: list[torch.Tensor] | None,
+    backend: str,
 ) -> None:
-    _provers[prover].write(cache, states, table, contexts)
+    prover_of(backend).write(cache, states, table, contexts, native)
 
 
-def _store_prefill(
-    cache: torch.Tensor,
-    states: torch.Tensor,
-    table: torch.Tensor,
-    contexts: torch.Tensor,
-    native_table: torch.Tensor,
-    native_cu_q_lens: torch.Tensor,
-    native_contexts: torch.Tensor,
-    prover: int,
-) -> None:
-    native = (native_table, native_cu_q_lens, native_contexts)
-    _provers[prover].write(cache, states, table, contexts, native)
-
-
-# A fragment of the namespace of the portable backend, whose comments say why it is done this way.
-_library = torch.library.Library("functional_paged", "FRAGMENT")
-_ROWS = "(Tensor(a!) cache, Tensor states, Tensor table, Tensor contexts"
-_library.define(f"ixformer_rows{_ROWS}, int prover) -> ()")
-_library.define(
-    f"ixformer_prefill{_ROWS}, Tensor native_table, Tensor native_cu_q_lens, "
-    "Tensor native_contexts, int prover) -> ()"
-)
-for _name, _run in {"ixformer_rows": _store_rows, "ixformer_prefill": _store_prefill}.items():
-    _library.impl(_name, _run, "CompositeExplicitAutograd")
-    torch.library.register_fake(f"functional_paged::{_name}", lambda *_: None, lib=_library)
-store_rows = torch.ops.functional_paged.ixformer_rows.default
-store_prefill = torch.ops.functional_paged.ixformer_prefill.default
+# `torch_inplace` says why it is done this way. A graph or an exported program names the backend,
+# which is looked up where it runs. A module that is loaded again finds the operator defined.
+_NAME = "functional_paged::ixformer_store"
+if not hasattr(torch.ops.functional_paged, "ixformer_store"):
+    torch.library.define(
+        _NAME,
+        "(Tensor(a!) cache, Tensor states, Tensor table, Tensor contexts, Tensor[]? native, "
+        "str backend) -> ()",
+    )
+    torch.library.impl(_NAME, "default", _store)
+    torch.library.register_fake(_NAME, lambda *_: None)
+store = torch.ops.functional_paged.ixformer_store.default

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from itertools import product
 from typing import Any, NamedTuple
@@ -104,7 +104,7 @@ class Prover:
         states: torch.Tensor,
         table: torch.Tensor,
         contexts: torch.Tensor,
-        native: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None,
+        native: Sequence[torch.Tensor] | None = None,
     ) -> None:
         """Store one row of `states` a row of `table`, or refuse before anything is written."""
         rows, device = contexts.shape[0], cache.get_device()

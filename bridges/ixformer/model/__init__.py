@@ -7,13 +7,14 @@ from .semantics import PLAUSIBLE, KernelSemantics
 __all__ = ["PLAUSIBLE", "KernelSemantics", "ModelFunctions", "backend"]
 
 
-def backend() -> IxformerBackend:
-    """A backend around the model, for tests and examples; runs on any device.
+def backend(semantics: KernelSemantics | None = None) -> IxformerBackend:
+    """A backend around the model, for tests and examples; runs on the CPU.
+
+    Args:
+      semantics: which of the plausible libraries to be around.
 
     Example:
-      >>> backend().name
-      'ixformer-model'
+      >>> backend().name.startswith("ixformer-model")
+      True
     """
-    made = IxformerBackend(ModelFunctions(), device_check=False)
-    made.name = "ixformer-model"
-    return made
+    return IxformerBackend(ModelFunctions(semantics), device_check=False, name="ixformer-model")

@@ -8,8 +8,7 @@ import numpy as np
 import torch
 from numpy.lib.stride_tricks import as_strided
 
-BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-"""The integer type of each element size."""
+from ..._backend import BITS
 
 ALIGNMENT = 64
 """Bytes up to which the address of a tensor may matter to a kernel."""

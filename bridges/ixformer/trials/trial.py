@@ -10,8 +10,9 @@ import torch
 
 from functional_paged import BlockTable, reference
 
+from ..._backend import BITS
 from ..call import Store
-from .canvas import ALIGNMENT, BITS, Canvas, reach
+from .canvas import ALIGNMENT, Canvas, reach
 from .finding import Finding, attempt, kernel_errors
 
 MAX_TRIAL_ELEMENTS = 2**28
