@@ -10,7 +10,7 @@ from typing import Any
 import jax
 
 from .._spec import IndexSpec
-from .scatter import passes_off
+from .bits import passes_off
 from .store import PyTree, check_trees, store_single
 
 _WIDENED = (
