@@ -12,16 +12,17 @@ Array: TypeAlias = Any
 """An array of NumPy, JAX or torch: whatever has a `shape` and a `dtype`."""
 
 if TYPE_CHECKING:
-    from jaxtyping import Bool, Int32, Integer, Shaped
+    from jaxtyping import Bool, Int32, Integer, PyTree, Shaped
 else:
+
+    class _Unchecked:
+        def __class_getitem__(cls, item):
+            return Any
+
     try:
         from jaxtyping import Bool, Int32, Integer, Shaped
     except ImportError:
-
-        class _Unchecked:
-            def __class_getitem__(cls, item):
-                return Any
-
         Bool = Int32 = Integer = Shaped = _Unchecked
+    PyTree = _Unchecked  # jaxtyping's loads JAX
 
-__all__ = ["Array", "Bool", "Int32", "Integer", "Shaped"]
+__all__ = ["Array", "Bool", "Int32", "Integer", "PyTree", "Shaped"]

@@ -17,6 +17,7 @@ from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
@@ -37,6 +38,12 @@ def passes_off() -> Iterator[None]:
     """Trace for a compilation in which the float-normalization passes are off."""
     with _passes_off(True) if _passes_off is not None else contextlib.nullcontext():
         yield
+
+
+def widened_dtypes() -> list[str]:
+    """The names of all dtypes that JAX has and XLA on CPU emulates in a wider one."""
+    scalars = [x for x in vars(jnp).values() if hasattr(x, "dtype") and isinstance(x.dtype, np.dtype)]
+    return sorted({scalar.dtype.name for scalar in scalars if is_widened(scalar.dtype)})
 
 
 def is_widened(dtype: Any) -> bool:

@@ -4,32 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import types
 from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from .._spec import IndexSpec
-from .bits import passes_off
-from .store import PyTree, check_trees, store_single
+from .bits import passes_off, widened_dtypes
+from .store import store_single
+from .trees import Caches, States, check_donation, check_store, values_now
 
-_WIDENED = (
-    "bf16",
-    "f8e4m3fn",
-    "f8e5m2",
-    "f8e4m3",
-    "f8e3m4",
-    "f8e4m3fnuz",
-    "f8e5m2fnuz",
-    "f8e4m3b11fnuz",
-)
+_DISABLED = "xla_disable_hlo_passes"
 
 
 def compiler_options() -> dict[str, str]:
     """XLA options with which the default backend neither widens nor copies a small-float cache.
 
-    They turn off the CPU passes that emulate bfloat16 and float8 in float32 around operations
-    that only move data; arithmetic in those types is then up to LLVM. Empty elsewhere.
+    They turn off the CPU passes that emulate floats of up to 16 bits in wider ones around
+    operations that only move data; arithmetic in those types is then up to LLVM. Empty elsewhere.
 
     Returns:
       What to pass as `compiler_options` to a top-level `jax.jit`. A plain `jax.jit` with these
@@ -41,22 +35,27 @@ def compiler_options() -> dict[str, str]:
     """
     if jax.default_backend() != "cpu":
         return {}
-    passes = ",".join(f"float-normalization-{name}" for name in _WIDENED)
-    return {"xla_disable_hlo_passes": passes}
+    # XLA's name of float8_e4m3fn is f8e4m3fn, that of bfloat16 is bf16.
+    names = [name.replace("loat", "").replace("_", "") for name in widened_dtypes()]
+    return {_DISABLED: ",".join(f"float-normalization-{name}" for name in names)}
 
 
-def jit(fun: Callable[..., Any], **jit_options: Any) -> Callable[..., Any]:
-    """`jax.jit` whose stores write a donated cache in place, in O(tokens), in every dtype.
+def jit(fun: Callable[..., Any] | None = None, /, **jit_options: Any) -> Any:
+    """`jax.jit` whose stores write a donated cache in place, in O(tokens).
 
-    For use at top level: JAX takes no compiler options in a jit inside another trace, so `grad`
-    and `vmap` go inside `fun`.
+    In every dtype but those that docs/jax.md names. For use at top level: JAX takes no compiler
+    options in a jit inside another trace, so `grad` and `vmap` go inside `fun`.
 
     Args:
-      fun: as for `jax.jit`; may call `store_single` any number of times.
-      **jit_options: as for `jax.jit`, without `compiler_options`.
+      fun: as for `jax.jit`; may call `store_single` any number of times. May be left out to
+        decorate with options.
+      **jit_options: as for `jax.jit`; `compiler_options` go beside those of the store.
 
     Returns:
-      The compiled function, with `lower` for ahead-of-time use.
+      A callable with all that the one of `jax.jit` has (`lower`, `trace`, `eval_shape`, ...), also
+      for `jax.export` and as a method. It makes the one of `jax.jit` on its first use, since asking
+      for the backend starts it. What it exports copies small-float caches on CPU to keep their
+      bits: an exported program does not carry its compiler options.
 
     Example:
       >>> import jax.numpy as jnp
@@ -67,25 +66,46 @@ def jit(fun: Callable[..., Any], **jit_options: Any) -> Callable[..., Any]:
       >>> [float(cache.sum()) for cache in step(kv, new, SlotMapping(jnp.array([3])))]
       [1.0, 2.0]
     """
-
-    @functools.cache
-    def compiled() -> Any:
-        # On the first call, since asking for the backend starts it.
-        options = compiler_options()
-        return jax.jit(_traced_with(options, fun), compiler_options=options, **jit_options)
-
-    @functools.wraps(fun)
-    def call(*args: Any, **kwargs: Any) -> Any:
-        return compiled()(*args, **kwargs)
-
-    call.lower = lambda *args, **kwargs: compiled().lower(*args, **kwargs)  # type: ignore
-    return call
+    return functools.partial(jit, **jit_options) if fun is None else _Jit(fun, jit_options)
 
 
-def _traced_with(options: dict[str, str], fun: Callable[..., Any]) -> Callable[..., Any]:
-    if not options:
-        return fun
+class _Jit:
+    """The callable that `jit` returns; as a `jax.stages.Wrapped` it can be exported."""
 
+    def __init__(self, fun: Callable[..., Any], jit_options: dict[str, Any]):
+        functools.update_wrapper(self, fun)
+        self._options = jit_options
+
+    @functools.cached_property
+    def _jitted(self) -> Any:
+        fun, options = self.__wrapped__, dict(self._options)
+        disabled = compiler_options()
+        if disabled:
+            fun = _with_passes_off(fun)
+            given = options.get("compiler_options") or {}
+            passes = filter(None, (given.get(_DISABLED), disabled[_DISABLED]))
+            options["compiler_options"] = {**given, _DISABLED: ",".join(passes)}
+        return jax.jit(fun, **options)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._jitted(*args, **kwargs)
+
+    def lower(self, *args: Any, **kwargs: Any) -> Any:
+        return self._jitted.lower(*args, **kwargs)
+
+    def trace(self, *args: Any, **kwargs: Any) -> Any:
+        return self._jitted.trace(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self._jitted, name)
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        return self if instance is None else types.MethodType(self, instance)
+
+
+def _with_passes_off(fun: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(fun)
     def traced(*args: Any, **kwargs: Any) -> Any:
         # Under disable_jit nothing is compiled, so no option is on.
@@ -99,11 +119,12 @@ def _traced_with(options: dict[str, str], fun: Callable[..., Any]) -> Callable[.
 _store_donated = jit(store_single, donate_argnums=0)
 
 
-def store_single_donated(cache: PyTree, states: PyTree, index_spec: IndexSpec) -> PyTree:
+def store_single_donated(cache: Caches, states: States, index_spec: IndexSpec) -> Caches:
     """`store_single` that writes into the memory of `cache`, in O(tokens).
 
     Args:
-      cache: as in `store_single`; donated: the caller's array is deleted.
+      cache: as in `store_single`; donated: the caller's array is deleted. A NumPy array is copied
+        and left alone.
       states: as in `store_single`. Left alone.
       index_spec: any of the three forms. Left alone.
 
@@ -111,7 +132,8 @@ def store_single_donated(cache: PyTree, states: PyTree, index_spec: IndexSpec) -
       The caches, in the buffers of the caches that were given.
 
     Raises:
-      SpecError: as `store_single`; the cache is then not donated.
+      SpecError: as `store_single`; C17 where an array is deleted already, or two leaves of `cache`
+        are one buffer. Nothing is donated then.
 
     Unspecified: as `store_single`.
 
@@ -123,8 +145,9 @@ def store_single_donated(cache: PyTree, states: PyTree, index_spec: IndexSpec) -
       >>> cache.is_deleted()
       True
     """
-    check_trees(cache, states, index_spec)
-    return _store_donated(cache, states, index_spec)
+    check_store(cache, states, index_spec)
+    check_donation(cache, states, index_spec)
+    return _store_donated(*values_now((cache, states)), index_spec)
 
 
 store_single_donated.lower = _store_donated.lower  # type: ignore

@@ -1,0 +1,50 @@
+"""The load: the read that undoes the store."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from .._slots import slots_in
+from .._spec import IndexSpec, register_pytrees
+from .scatter import gather
+from .trees import Caches, States, check_trees_load, values_now
+
+register_pytrees()
+
+
+def load_single(cache: Caches, index_spec: IndexSpec, num_tokens: int) -> States:
+    """Return the row at each token's slot: the read that undoes the store.
+
+    Args:
+      cache: as in `store_single`. Left alone.
+      index_spec: any of the three forms.
+      num_tokens: rows to return.
+
+    Returns:
+      States of shape `(num_tokens, kv_heads, head_dim)` a cache, bit for bit; zeros for tokens
+      that are not stored.
+
+    Raises:
+      SpecError: C1, C3, C4; C5 where slots need 64 bits and JAX has none.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from functional_paged import SlotMapping
+      >>> cache = jnp.arange(4.0).reshape(2, 1, 2, 1)
+      >>> load_single(cache, SlotMapping(jnp.array([3, -1])), 2).ravel()
+      Array([3., 0.], dtype=float32)
+    """
+    check_trees_load(cache, index_spec)
+    return _load_leaves(values_now(cache), index_spec, num_tokens)
+
+
+@partial(jax.jit, inline=True, static_argnums=2)  # see `_store_leaves`
+def _load_leaves(cache: Caches, index_spec: IndexSpec, num_tokens: int) -> States:
+    leaves = jax.tree.leaves(cache)
+    if not leaves:
+        return cache
+    slots = slots_in(jnp, index_spec, leaves[0].shape, num_tokens)
+    return jax.tree.map(lambda c: gather(c, slots), cache)
