@@ -18,7 +18,7 @@ from functional_paged import (
     reference,
     store_single,
 )
-from functional_paged._jax.scatter import _places
+from functional_paged._jax.scatter import places_of
 from functional_paged.conformance.bits import DTYPES, as_bits
 from functional_paged.conformance.cases.steps import table
 from functional_paged.conformance.run.compare import compare
@@ -221,8 +221,8 @@ def test_c17_numpy_inputs_are_left_alone(way):
 def test_places_are_as_unique_as_the_scatter_claims(num_blocks):
     # XLA may do as it likes with equal indices, and JAX has a transpose for unique ones only; no
     # result on CPU shows the difference.
-    cache = jax.ShapeDtypeStruct((num_blocks, 2, 3, 7), jnp.float32)
-    places = np.asarray(_places(cache, jnp.array([4, PAD, -7, 0, PAD, 5], jnp.int32)))
+    slots = jnp.array([4, PAD, -7, 0, PAD, 5], jnp.int32)
+    places = np.asarray(places_of(slots, num_blocks, 3))
     assert len({tuple(place) for place in places.tolist()}) == 6
     assert places[[0, 3, 5]].tolist() == [[1, 1], [0, 0], [1, 2]]
     dropped = places[[1, 2, 4], 0]

@@ -24,7 +24,7 @@ from jax.interpreters import ad, batching, mlir
 from .._types import Array
 
 Move: TypeAlias = Callable[..., Array]
-"""Arrays of one dtype, then slots, to an array of that dtype; linear in all but the slots."""
+"""Arrays of one dtype, then places, to an array of that dtype; linear in all but the places."""
 
 # Part of JAX's trace-cache key, so that a function traced under `passes_off` is traced again
 # elsewhere. A JAX without it always moves unsigned integers: the same bits.
@@ -42,7 +42,9 @@ def passes_off() -> Iterator[None]:
 
 def widened_dtypes() -> list[str]:
     """The names of all dtypes that JAX has and XLA on CPU emulates in a wider one."""
-    scalars = [x for x in vars(jnp).values() if hasattr(x, "dtype") and isinstance(x.dtype, np.dtype)]
+    scalars = [
+        x for x in vars(jnp).values() if hasattr(x, "dtype") and isinstance(x.dtype, np.dtype)
+    ]
     return sorted({scalar.dtype.name for scalar in scalars if is_widened(scalar.dtype)})
 
 
@@ -54,7 +56,7 @@ def is_widened(dtype: Any) -> bool:
 
 
 def move(plain: Move, *arrays: Array) -> Array:
-    """The result of `plain` on `arrays` (slots last), bit for bit."""
+    """The result of `plain` on `arrays`, the last of them places, bit for bit."""
     if not is_widened(arrays[0].dtype):
         return plain(*arrays)
     in_place = _passes_off is not None and _passes_off.value
@@ -62,10 +64,10 @@ def move(plain: Move, *arrays: Array) -> Array:
 
 
 def _as_integers(*arrays: Array, plain: Move, in_place: bool = False) -> Array:
-    *floats, slots = arrays
+    *floats, places = arrays
     dtype = floats[0].dtype
     unsigned = f"uint{jnp.finfo(dtype).bits}"
-    moved = plain(*(jax.lax.bitcast_convert_type(x, unsigned) for x in floats), slots)
+    moved = plain(*(jax.lax.bitcast_convert_type(x, unsigned) for x in floats), places)
     return jax.lax.bitcast_convert_type(moved, dtype)
 
 

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from .._spec import IndexSpec
 from .bits import passes_off, widened_dtypes

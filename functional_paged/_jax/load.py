@@ -5,14 +5,10 @@ from __future__ import annotations
 from functools import partial
 
 import jax
-import jax.numpy as jnp
 
-from .._slots import slots_in
-from .._spec import IndexSpec, register_pytrees
+from .._spec import IndexSpec
 from .scatter import gather
-from .trees import Caches, States, check_trees_load, values_now
-
-register_pytrees()
+from .trees import Caches, States, check_trees_load, places_in, values_now
 
 
 def load_single(cache: Caches, index_spec: IndexSpec, num_tokens: int) -> States:
@@ -43,8 +39,7 @@ def load_single(cache: Caches, index_spec: IndexSpec, num_tokens: int) -> States
 
 @partial(jax.jit, inline=True, static_argnums=2)  # see `_store_leaves`
 def _load_leaves(cache: Caches, index_spec: IndexSpec, num_tokens: int) -> States:
-    leaves = jax.tree.leaves(cache)
-    if not leaves:
+    if not jax.tree.leaves(cache):
         return cache
-    slots = slots_in(jnp, index_spec, leaves[0].shape, num_tokens)
-    return jax.tree.map(lambda c: gather(c, slots), cache)
+    places = places_in(cache, index_spec, num_tokens)
+    return jax.tree.map(lambda c: gather(c, places), cache)

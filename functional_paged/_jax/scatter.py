@@ -12,53 +12,43 @@ from .bits import move
 def scatter(
     cache: Shaped[Array, "num_blocks kv_heads block_size head_dim"],
     states: Shaped[Array, "num_tokens kv_heads head_dim"],
-    slots: Integer[Array, " num_tokens"],
+    places: Integer[Array, "num_tokens 2"],
 ) -> Shaped[Array, "num_blocks kv_heads block_size head_dim"]:
-    """Write each row of `states` to its slot, unless the slot is negative."""
-    return move(_scatter, cache, states, slots)
+    """Write each row of `states` to its place, unless that is past the end."""
+    return move(_scatter, cache, states, places)
 
 
 def gather(
     cache: Shaped[Array, "num_blocks kv_heads block_size head_dim"],
-    slots: Integer[Array, " num_tokens"],
+    places: Integer[Array, "num_tokens 2"],
 ) -> Shaped[Array, "num_tokens kv_heads head_dim"]:
-    """Read the row at each slot; zeros where the slot is negative."""
-    return move(_gather, cache, slots)
+    """Read the row at each place; zeros where that is past the end."""
+    return move(_gather, cache, places)
 
 
-def _scatter(cache: Array, states: Array, slots: Array) -> Array:
-    return jax.lax.scatter(
-        cache,
-        _places(cache, slots),
-        states,
-        jax.lax.ScatterDimensionNumbers(
-            update_window_dims=(1, 2),
-            inserted_window_dims=(0, 2),
-            scatter_dims_to_operand_dims=(0, 2),
-        ),
-        unique_indices=True,  # JAX transposes no other scatter
-        mode="drop",
-    )
-
-
-def _gather(cache: Array, slots: Array) -> Array:
-    _, kv_heads, _, head_dim = cache.shape
-    return jax.lax.gather(
-        cache,
-        _places(cache, slots),
-        jax.lax.GatherDimensionNumbers(
-            offset_dims=(1, 2), collapsed_slice_dims=(0, 2), start_index_map=(0, 2)
-        ),
-        slice_sizes=(1, kv_heads, 1, head_dim),
-        mode="fill",
-        fill_value=0,
-    )
-
-
-def _places(cache: Array, slots: Array) -> Integer[Array, "num_tokens 2"]:
+def places_of(
+    slots: Integer[Array, " num_tokens"], num_blocks: int, block_size: int
+) -> Integer[Array, "num_tokens 2"]:
     """Block and offset of each slot; for a token that is not stored, a block past the end."""
-    num_blocks, _, block_size, _ = cache.shape
     # Each its own, so that indices stay unique; a sum that wraps is negative and past the end too.
     past_end = num_blocks + jnp.arange(slots.shape[0], dtype=slots.dtype)
     block = jnp.where(slots < 0, past_end, slots // block_size)
     return jnp.stack([block, jnp.where(slots < 0, 0, slots % block_size)], axis=1)
+
+
+def _scatter(cache: Array, states: Array, places: Array) -> Array:
+    dimensions = jax.lax.ScatterDimensionNumbers(
+        update_window_dims=(1, 2),
+        inserted_window_dims=(0, 2),
+        scatter_dims_to_operand_dims=(0, 2),
+    )
+    # Unique, since JAX transposes no other scatter.
+    return jax.lax.scatter(cache, places, states, dimensions, unique_indices=True, mode="drop")
+
+
+def _gather(cache: Array, places: Array) -> Array:
+    dimensions = jax.lax.GatherDimensionNumbers(
+        offset_dims=(1, 2), collapsed_slice_dims=(0, 2), start_index_map=(0, 2)
+    )
+    sizes = (1, cache.shape[1], 1, cache.shape[3])
+    return jax.lax.gather(cache, places, dimensions, sizes, mode="fill", fill_value=0)

@@ -5,14 +5,10 @@ from __future__ import annotations
 from functools import partial
 
 import jax
-import jax.numpy as jnp
 
-from .._slots import slots_in
-from .._spec import IndexSpec, register_pytrees
+from .._spec import IndexSpec
 from .scatter import scatter
-from .trees import Caches, States, check_store, values_now
-
-register_pytrees()
+from .trees import Caches, States, check_store, places_in, values_now
 
 
 def store_single(cache: Caches, states: States, index_spec: IndexSpec) -> Caches:
@@ -56,6 +52,5 @@ def _store_leaves(cache: Caches, states: States, index_spec: IndexSpec) -> Cache
     leaves = jax.tree.leaves(states)
     if not leaves:
         return cache
-    shape = jax.tree.leaves(cache)[0].shape
-    slots = slots_in(jnp, index_spec, shape, leaves[0].shape[0])
-    return jax.tree.map(lambda c, s: scatter(c, s, slots), cache, states)
+    places = places_in(cache, index_spec, leaves[0].shape[0])
+    return jax.tree.map(lambda c, s: scatter(c, s, places), cache, states)

@@ -11,9 +11,13 @@ import numpy as np
 from .._array_kinds import JAX_STORE
 from .._arrays import dtype_name, slot_dtype
 from .._errors import SpecError
-from .._spec import IndexSpec
+from .._slots import slots_in
+from .._spec import IndexSpec, register_pytrees
 from .._static_checks import check_call, check_load
-from .._types import Array, PyTree, Shaped
+from .._types import Array, Integer, PyTree, Shaped
+from .scatter import places_of
+
+register_pytrees()
 
 Caches: TypeAlias = PyTree[Shaped[Array, "num_blocks kv_heads block_size head_dim"]]
 States: TypeAlias = PyTree[Shaped[Array, "num_tokens kv_heads head_dim"]]
@@ -68,6 +72,14 @@ def check_donation(cache: Caches, states: States, index_spec: IndexSpec) -> None
                 )
 
 
+def places_in(
+    cache: Caches, index_spec: IndexSpec, num_tokens: int
+) -> Integer[Array, "num_tokens 2"]:
+    """Where each token goes in every cache of a checked tree that has a leaf."""
+    shape = jax.tree.leaves(cache)[0].shape
+    return places_of(slots_in(jnp, index_spec, shape, num_tokens), shape[0], shape[2])
+
+
 def values_now(tree: Any) -> Any:
     """The tree with NumPy arrays copied: JAX reads their memory after the call has returned."""
     return jax.tree.map(lambda x: np.array(x) if isinstance(x, np.ndarray) else x, tree)
@@ -76,7 +88,9 @@ def values_now(tree: Any) -> Any:
 def _buffers(cache: Array) -> list[Any]:
     if not isinstance(cache, jax.Array) or cache.size == 0:
         return []  # NumPy arrays are copied, and what is empty shares no memory
-    return [(shard.device, shard.data.unsafe_buffer_pointer()) for shard in cache.addressable_shards]
+    return [
+        (shard.device, shard.data.unsafe_buffer_pointer()) for shard in cache.addressable_shards
+    ]
 
 
 def _check_caches(cache: Caches) -> None:
