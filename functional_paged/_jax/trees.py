@@ -86,8 +86,8 @@ def values_now(tree: Any) -> Any:
 
 
 def _buffers(cache: Array) -> list[Any]:
-    if not isinstance(cache, jax.Array) or cache.size == 0:
-        return []  # NumPy arrays are copied, and what is empty shares no memory
+    if not isinstance(cache, jax.Array):
+        return []  # NumPy arrays are copied
     return [
         (shard.device, shard.data.unsafe_buffer_pointer()) for shard in cache.addressable_shards
     ]
