@@ -81,6 +81,14 @@ def test_a_plain_jit_with_donation_copies_the_cache(dtype):
     assert used.temp_size_in_bytes >= 64 * MIB
 
 
+@writes_in_place
+@pytest.mark.parametrize("dtype", [dtype for dtype in DTYPES if dtype not in WIDENED])
+def test_a_plain_jit_with_donation_copies_no_cache_of_another_dtype(dtype):
+    used = memory(jax.jit(store_single, donate_argnums=0), *outline(dtype), SPEC)
+    assert used.alias_size_in_bytes == 64 * MIB
+    assert used.temp_size_in_bytes < MIB
+
+
 @on_cpu
 def test_the_options_alone_do_not_spare_the_copy():
     # Why `functional_paged.jit` is more than `compiler_options`.

@@ -146,6 +146,11 @@ VALUES = {
         "C15: tokens 0 and 2 must not share slot 5 (block 1, offset 1)",
         SlotMapping(i32(5, 9, 6)),
     ),
+    "slot_0_twice": (
+        SlotMapping(i32(0, 9, 0)),
+        "C15: tokens 0 and 2 must not share slot 0 (block 0, offset 0)",
+        SlotMapping(i32(0, 9, 1)),
+    ),
     "rows_share_a_block": (
         table(rows=((2, 3), (3, 1)), contexts=(3, 0)),
         "C15: tokens 1 and 3 must not share slot 12 (block 3, offset 0)",
