@@ -126,7 +126,7 @@ def build_paged_kv_chunk_metadata(
     """
     spec = BlockTable(block_table, context_kv_lens, cu_q_lens)
     internal.check_index_spec(internal.TORCH_STORE, spec)
-    internal.check_cache_shape((0, 0, block_size, 0))
+    internal.as_cache_shape((0, 0, block_size, 0))
     internal.check_devices(spec.arrays())
     to = destinations(xp, spec, block_size, _tokens_named(spec))
     stored = to.named & (to.block >= 0)  # C8; a planner does not know num_blocks (C12)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ._chunks import plan_chunks
 from ._errors import SpecError
-from ._slots import to_slots
+from ._lowering import plan_chunks, to_slots
 from ._spec import PAD, BlockTable, ChunkPlan, IndexSpec, SlotMapping
 from ._value_checks import check_spec
 

@@ -9,9 +9,8 @@ import array_api_compat
 import numpy as np
 
 from ._errors import SpecError
+from ._sizes import INT32_MAX, is_surely_at_most
 from ._types import Array
-
-INT32_MAX = 2**31 - 1
 
 
 def dtype_name(array: Array) -> str:
@@ -49,7 +48,7 @@ def device_for_new(array: Array) -> Any:
 
 def slot_dtype(xp: Any, num_slots: int) -> Any:
     """int32 where every slot fits, else int64; a clear error where the framework has no int64."""
-    if num_slots <= INT32_MAX:
+    if is_surely_at_most(num_slots, INT32_MAX):
         return xp.int32
     if "int64" not in xp.__array_namespace_info__().dtypes(kind="signed integer"):
         raise SpecError(

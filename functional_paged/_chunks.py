@@ -2,59 +2,49 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-from ._arrays import device_for_new, namespace_of
-from ._slots import to_slots
-from ._spec import BlockTable, ChunkPlan, IndexSpec
-from ._static_checks import CacheShape
-from ._types import Array, Int32, Integer
+from ._arrays import device_for_new
+from ._sizes import CacheShape
+from ._slots import slots_in
+from ._spec import BlockTable, ChunkPlan, IndexSpec, SlotMapping
+from ._types import Array, Int32, Integer, Size
 
 
-def plan_chunks(index_spec: IndexSpec, *, cache_shape: CacheShape, num_tokens: int) -> ChunkPlan:
-    """Lower an index spec to runs of consecutive tokens in consecutive slots of one block.
-
-    The plan stores exactly what the spec stores. Shapes are static and nothing waits for a device.
-
-    Args:
-      index_spec: any of the three forms, of NumPy, JAX or torch arrays.
-      cache_shape: `(num_blocks, kv_heads, block_size, head_dim)`.
-      num_tokens: rows of `states`.
-
-    Returns:
-      `ChunkPlan` in order of `src_token_start`. Its number of rows is a bound that depends on
-      shapes alone; rows that are not needed come last and are all zero.
-
-    Raises:
-      SpecError: as `to_slots`.
-
-    Example:
-      >>> import numpy as np
-      >>> spec = BlockTable(np.int32([[4, 2]]), np.int32([13]), np.int32([0, 3]))
-      >>> plan_chunks(spec, cache_shape=(8, 2, 16, 64), num_tokens=3).chunks
-      array([[ 0,  4, 13,  3],
-             [ 0,  0,  0,  0]], dtype=int32)
-    """
-    slots = to_slots(index_spec, cache_shape=cache_shape, num_tokens=num_tokens).slots
-    xp = namespace_of(slots=slots)
-    block_size = cache_shape[2]
-    bound = min(num_tokens, _most_chunks(index_spec, block_size, num_tokens))
-    return ChunkPlan(_runs(xp, slots, block_size, bound))
+def chunks_in(
+    xp: Any, index_spec: IndexSpec, cache_shape: CacheShape, num_tokens: Size
+) -> Int32[Array, "num_chunks 4"]:
+    """`plan_chunks` for a checked spec, in a given array namespace."""
+    slots = slots_in(xp, index_spec, cache_shape, num_tokens)
+    bound = _MOST_CHUNKS[type(index_spec)](index_spec, cache_shape[2], num_tokens)
+    return _runs(xp, slots, cache_shape[2], min(num_tokens, bound))
 
 
-def _most_chunks(index_spec: IndexSpec, block_size: int, num_tokens: int) -> int:
-    if isinstance(index_spec, BlockTable):
-        batch = index_spec.block_table.shape[0]
-        # A row of q tokens touches at most (q - 1) // block_size + 2 blocks.
-        return batch if index_spec.cu_q_lens is None else num_tokens // block_size + 2 * batch
-    if isinstance(index_spec, ChunkPlan):
-        # Each end of a chunk may cut another chunk where both name a token (C13).
-        return 2 * index_spec.chunks.shape[0]
+def _most_of_a_table(spec: BlockTable, block_size: Size, num_tokens: Size) -> Size:
+    batch = spec.block_table.shape[0]
+    # A row of q tokens touches at most (q - 1) // block_size + 2 blocks.
+    return batch if spec.cu_q_lens is None else num_tokens // block_size + 2 * batch
+
+
+def _most_of_a_plan(spec: ChunkPlan, block_size: Size, num_tokens: Size) -> Size:
+    # Each end of a chunk may cut another chunk where both name a token (C13).
+    return 2 * spec.chunks.shape[0]
+
+
+def _most_of_slots(spec: SlotMapping, block_size: Size, num_tokens: Size) -> Size:
     return num_tokens
 
 
+_MOST_CHUNKS: dict[type, Callable[[Any, Size, Size], Size]] = {
+    BlockTable: _most_of_a_table,
+    ChunkPlan: _most_of_a_plan,
+    SlotMapping: _most_of_slots,
+}
+
+
 def _runs(
-    xp: Any, slots: Integer[Array, " num_tokens"], block_size: int, bound: int
+    xp: Any, slots: Integer[Array, " num_tokens"], block_size: Size, bound: Size
 ) -> Int32[Array, "num_chunks 4"]:
     num_tokens = slots.shape[0]
     device = device_for_new(slots)

@@ -6,19 +6,14 @@ and torch (compiled and captured too) run the same lines.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ._array_kinds import LOWERING
-from ._arrays import INT32_MAX, device_for_new, namespace_of, slot_dtype
+from ._arrays import device_for_new, slot_dtype
+from ._sizes import INT32_MAX, CacheShape, is_surely_at_most
 from ._spec import PAD, BlockTable, ChunkPlan, IndexSpec, SlotMapping
-from ._static_checks import (
-    CacheShape,
-    check_cache_shape,
-    check_devices,
-    check_index_spec,
-)
-from ._types import Array, Bool, Int32, Integer
+from ._types import Array, Bool, Int32, Integer, Size
 
 
 @dataclass(frozen=True)
@@ -41,41 +36,8 @@ class Destinations:
     offset: Integer[Array, " num_tokens"]
 
 
-def to_slots(index_spec: IndexSpec, *, cache_shape: CacheShape, num_tokens: int) -> SlotMapping:
-    """Lower an index spec to one slot a token.
-
-    Shapes are static and nothing waits for a device, so it runs under `jax.jit`,
-    `torch.compile(fullgraph=True)` and graph capture.
-
-    Args:
-      index_spec: any of the three forms, of NumPy, JAX or torch arrays.
-      cache_shape: `(num_blocks, kv_heads, block_size, head_dim)`.
-      num_tokens: rows of `states`.
-
-    Returns:
-      `SlotMapping` of exactly `num_tokens` slots: `PAD` for every token that is not stored, by any
-      clause, also where the spec is invalid. int32 where `num_blocks * block_size` < 2**31, else
-      int64. `SlotMapping` input keeps its dtype.
-
-    Raises:
-      SpecError: C1, C3, C4 for the spec's own arrays; C5 where slots need 64 bits and JAX has none.
-
-    Example:
-      >>> import numpy as np
-      >>> spec = BlockTable(np.int32([[4, 2]]), np.int32([15]), np.int32([0, 2]))
-      >>> to_slots(spec, cache_shape=(8, 2, 16, 64), num_tokens=3).slots
-      array([79, 32, -1], dtype=int32)
-    """
-    check_index_spec(LOWERING, index_spec)
-    check_cache_shape(cache_shape)
-    arrays = index_spec.arrays()
-    check_devices(arrays)
-    xp = namespace_of(**arrays)
-    return SlotMapping(slots_in(xp, index_spec, cache_shape, num_tokens))
-
-
 def slots_in(
-    xp: Any, index_spec: IndexSpec, cache_shape: CacheShape, num_tokens: int
+    xp: Any, index_spec: IndexSpec, cache_shape: CacheShape, num_tokens: Size
 ) -> Integer[Array, " num_tokens"]:
     """`to_slots` for a checked spec, in a given array namespace."""
     num_blocks, _, block_size, _ = cache_shape
@@ -90,17 +52,15 @@ def slots_in(
     return xp.where(stored, block * block_size + xp.astype(to.offset, dtype), PAD)
 
 
-def destinations(xp: Any, index_spec: IndexSpec, block_size: int, num_tokens: int) -> Destinations:
+def destinations(
+    xp: Any, index_spec: IndexSpec, block_size: Size, num_tokens: Size
+) -> Destinations:
     """Where the spec puts each of `num_tokens` tokens; see `Destinations`."""
-    if isinstance(index_spec, BlockTable):
-        return _table_destinations(xp, index_spec, block_size, num_tokens)
-    if isinstance(index_spec, ChunkPlan):
-        return _chunk_destinations(xp, index_spec.chunks, block_size, num_tokens)
-    return _slot_destinations(xp, index_spec.slots, block_size, num_tokens)
+    return _DESTINATIONS[type(index_spec)](xp, index_spec, block_size, num_tokens)
 
 
 def _table_destinations(
-    xp: Any, spec: BlockTable, block_size: int, num_tokens: int
+    xp: Any, spec: BlockTable, block_size: Size, num_tokens: Size
 ) -> Destinations:
     batch, width = spec.block_table.shape
     token = _token_numbers(xp, spec.block_table, num_tokens)
@@ -133,8 +93,9 @@ def _table_destinations(
 
 
 def _chunk_destinations(
-    xp: Any, chunks: Int32[Array, "num_chunks 4"], block_size: int, num_tokens: int
+    xp: Any, spec: ChunkPlan, block_size: Size, num_tokens: Size
 ) -> Destinations:
+    chunks = spec.chunks
     token = _token_numbers(xp, chunks, num_tokens)
     if chunks.shape[0] == 0:  # C18
         return _nowhere(xp, token)
@@ -160,11 +121,11 @@ def _chunk_destinations(
 
 
 def _slot_destinations(
-    xp: Any, slots: Integer[Array, " num_slots"], block_size: int, num_tokens: int
+    xp: Any, spec: SlotMapping, block_size: Size, num_tokens: Size
 ) -> Destinations:
-    missing = max(0, num_tokens - slots.shape[0])  # C10
-    unnamed = xp.full(missing, PAD, dtype=slots.dtype, device=device_for_new(slots))
-    slots = xp.concat([slots[:num_tokens], unnamed])
+    slots = spec.slots
+    unnamed = xp.full((num_tokens,), PAD, dtype=slots.dtype, device=device_for_new(slots))  # C10
+    slots = xp.concat([slots, unnamed])[:num_tokens]
     token = _token_numbers(xp, slots, num_tokens)
     return Destinations(
         named=slots >= 0,  # C14
@@ -175,17 +136,24 @@ def _slot_destinations(
     )
 
 
+_DESTINATIONS: dict[type, Callable[[Any, Any, Size, Size], Destinations]] = {
+    BlockTable: _table_destinations,
+    ChunkPlan: _chunk_destinations,
+    SlotMapping: _slot_destinations,
+}
+
+
 def _nowhere(xp: Any, token: Int32[Array, " num_tokens"]) -> Destinations:
     zero = xp.zeros_like(token)
     return Destinations(named=token < 0, source=zero, column=zero, block=zero, offset=zero)
 
 
-def _token_numbers(xp: Any, like: Array, num_tokens: int) -> Int32[Array, " num_tokens"]:
+def _token_numbers(xp: Any, like: Array, num_tokens: Size) -> Int32[Array, " num_tokens"]:
     return xp.arange(num_tokens, dtype=xp.int32, device=device_for_new(like))
 
 
-def _at_most(xp: Any, array: Array, bound: int) -> Array:
-    return xp.where(array < bound, array, bound) if bound < INT32_MAX else array
+def _at_most(xp: Any, array: Array, bound: Size) -> Array:
+    return array if is_surely_at_most(INT32_MAX, bound) else xp.where(array < bound, array, bound)
 
 
 def _sums_before(xp: Any, numbers: Integer[Array, " n"]) -> Integer[Array, " n+1"]:

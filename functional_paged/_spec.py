@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
 
-from ._arrays import INT32_MAX
+from ._errors import SpecError
+from ._sizes import INT32_MAX
 from ._types import Array, Int32, Integer
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ def _register(tree_util: Any, form: type) -> None:
     keys = [tree_util.GetAttrKey(name) for name in names]
 
     def flatten(spec: Any) -> tuple[list[Any], None]:
-        return [_narrow(getattr(spec, name)) for name in names], None
+        return [_leaf(name, getattr(spec, name)) for name in names], None
 
     def flatten_with_keys(spec: Any) -> tuple[list[Any], None]:
         return list(zip(keys, flatten(spec)[0], strict=True)), None
@@ -137,14 +138,45 @@ def _register(tree_util: Any, form: type) -> None:
     )
 
 
-def _narrow(array: Any) -> Any:
-    """Bring NumPy int64 slots into 32 bits before JAX does, which would wrap them (C5).
+def _leaf(name: str, array: Any) -> Any:
+    """The leaf that JAX gets for a field: a NumPy array is copied, all else is handed on.
+
+    JAX may read NumPy memory after the call that took it has returned. It wraps int64 where its
+    64-bit integers are off, and cannot be told from a caller who maps over the leaves, so what
+    would wrap is refused (C5).
+    """
+    if not isinstance(array, np.ndarray):
+        return array
+    if array.dtype == np.int64 and not _jax_has_int64():
+        position = _first_past_int32(array)
+        if position is not None:
+            raise SpecError(
+                "C5",
+                f"{name}[{', '.join(map(str, position))}] = {array[position]} must fit int32 in a "
+                "JAX pytree where 64-bit integers are off (jax_enable_x64); an eager "
+                "functional_paged call takes it, and so does `map` of the spec",
+            )
+    return array.copy()
+
+
+def narrowed(index_spec: IndexSpec) -> IndexSpec:
+    """The spec with NumPy int64 slots in 32 bits where JAX has no others, for a JAX store.
 
     What is cut off is not stored, before as after (C12, C14): without 64-bit integers no cache has
     a slot past 2**31.
     """
-    if not isinstance(array, np.ndarray) or array.dtype != np.int64:
-        return array
-    if sys.modules["jax"].dtypes.canonicalize_dtype(np.int64) == np.int64:
-        return array
-    return np.clip(array, -1, INT32_MAX).astype(np.int32)
+    if not isinstance(index_spec, SlotMapping):
+        return index_spec
+    slots = index_spec.slots
+    if not isinstance(slots, np.ndarray) or slots.dtype != np.int64 or _jax_has_int64():
+        return index_spec
+    return SlotMapping(np.clip(slots, PAD, INT32_MAX).astype(np.int32))
+
+
+def _first_past_int32(array: np.ndarray) -> tuple[int, ...] | None:
+    wrong = (array > INT32_MAX) | (array < -INT32_MAX - 1)
+    return tuple(map(int, np.argwhere(wrong)[0])) if wrong.any() else None
+
+
+def _jax_has_int64() -> bool:
+    return sys.modules["jax"].dtypes.canonicalize_dtype(np.int64) == np.int64

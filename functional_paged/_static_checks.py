@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, SupportsIndex
 
-from ._array_kinds import Taker, check_arrays, type_name
+from ._array_kinds import LOWERING, Taker, check_arrays, type_name
 from ._arrays import dtype_name, placement
 from ._errors import SpecError
+from ._sizes import CacheShape, as_cache_shape, as_size
 from ._spec import BlockTable, ChunkPlan, IndexSpec, SlotMapping
-from ._types import Array
-
-CacheShape: TypeAlias = tuple[int, int, int, int]
-
-MAX_BLOCK_SIZE = 2**30
-"""The sum of two offsets in a block fits int32 up to this size."""
+from ._types import Array, Size
 
 
 def check_call(taken_by: Taker, cache: Array, states: Array, index_spec: IndexSpec) -> None:
@@ -33,14 +29,14 @@ def check_load(taken_by: Taker, cache: Array, index_spec: IndexSpec) -> None:
     """Check one load from `cache`, as `check_call` does a store."""
     check_index_spec(taken_by, index_spec)
     check_arrays(taken_by, cache=cache)
-    check_cache_shape(tuple(cache.shape))
+    as_cache_shape(cache.shape)
     check_devices({"cache": cache, **index_spec.arrays()})
 
 
 def check_tensors(taken_by: Taker, cache: Array, states: Array) -> None:
     """Check what a store of one tensor needs beyond its index spec: C1, C2, the arrays' kinds."""
     check_arrays(taken_by, cache=cache, states=states)
-    check_cache_shape(tuple(cache.shape))
+    as_cache_shape(cache.shape)
     if states.ndim != 3:
         raise SpecError(
             "C1",
@@ -63,20 +59,6 @@ def check_tensors(taken_by: Taker, cache: Array, states: Array) -> None:
         )
 
 
-def check_cache_shape(cache_shape: tuple[int, ...]) -> None:
-    """Check the shape of a cache for C1."""
-    if len(cache_shape) != 4:
-        raise SpecError(
-            "C1",
-            "cache must have 4 axes (num_blocks, kv_heads, block_size, head_dim), "
-            f"got {len(cache_shape)}: {tuple(cache_shape)}",
-        )
-    if not 1 <= cache_shape[2] <= MAX_BLOCK_SIZE:
-        raise SpecError(
-            "C1", f"block_size = cache.shape[2] must be in 1..2**30, got {cache_shape[2]}"
-        )
-
-
 def check_index_spec(taken_by: Taker, index_spec: IndexSpec) -> None:
     """Check the form of an index spec, and the kinds, ranks, shapes and dtypes of its arrays."""
     check = _CHECKS.get(type(index_spec))
@@ -87,6 +69,14 @@ def check_index_spec(taken_by: Taker, index_spec: IndexSpec) -> None:
             f"got {type_name(index_spec)}",
         )
     check(taken_by, index_spec)
+
+
+def check_lowering(
+    index_spec: IndexSpec, cache_shape: CacheShape, num_tokens: SupportsIndex
+) -> tuple[CacheShape, Size]:
+    """Check an index spec and the sizes that it is lowered for; return the sizes as integers."""
+    check_index_spec(LOWERING, index_spec)
+    return as_cache_shape(cache_shape), as_size("num_tokens", num_tokens)
 
 
 def check_devices(arrays: dict[str, Array]) -> None:

@@ -13,16 +13,19 @@ Array: TypeAlias = Any
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Int32, Integer, PyTree, Shaped
+
+    Size: TypeAlias = int
 else:
 
     class _Unchecked:
         def __class_getitem__(cls, item):
             return Any
 
+    Size: TypeAlias = Any  # a Python integer, or one that a JAX export or a torch graph solves for
     try:
         from jaxtyping import Bool, Int32, Integer, Shaped
     except ImportError:
         Bool = Int32 = Integer = Shaped = _Unchecked
     PyTree = _Unchecked  # jaxtyping's loads JAX
 
-__all__ = ["Array", "Bool", "Int32", "Integer", "PyTree", "Shaped"]
+__all__ = ["Array", "Bool", "Int32", "Integer", "PyTree", "Shaped", "Size"]

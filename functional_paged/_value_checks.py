@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, SupportsIndex
 
 import array_api_compat.numpy as xp
 import numpy as np
 
-from ._array_kinds import LOWERING
 from ._arrays import to_numpy
 from ._errors import SpecError
-from ._slots import destinations, slots_in
+from ._sizes import CacheShape
+from ._slots import Destinations, destinations, slots_in
 from ._spec import BlockTable, ChunkPlan, IndexSpec, SlotMapping
-from ._static_checks import CacheShape, check_cache_shape, check_index_spec
+from ._static_checks import check_lowering
 
 
-def check_spec(index_spec: IndexSpec, *, cache_shape: CacheShape, num_tokens: int) -> None:
+def check_spec(
+    index_spec: IndexSpec, *, cache_shape: CacheShape, num_tokens: SupportsIndex
+) -> None:
     """Check that an index spec is valid for a cache and a number of tokens.
 
     Reads the values on the host, so it waits for their device and does not run under a trace.
@@ -24,7 +26,7 @@ def check_spec(index_spec: IndexSpec, *, cache_shape: CacheShape, num_tokens: in
     Args:
       index_spec: any of the three forms, of concrete NumPy, JAX or torch arrays.
       cache_shape: `(num_blocks, kv_heads, block_size, head_dim)`.
-      num_tokens: rows of `states`.
+      num_tokens: rows of `states`; any integer, as the four sizes are.
 
     Raises:
       SpecError: C1 and C4 (shapes and dtypes), C11 (a token past `states`), C12 (a block or slot
@@ -38,24 +40,23 @@ def check_spec(index_spec: IndexSpec, *, cache_shape: CacheShape, num_tokens: in
       ...
       functional_paged.SpecError: C12: slots[1] = 99 must be < num_blocks * block_size = 96
     """
-    check_index_spec(LOWERING, index_spec)
-    check_cache_shape(cache_shape)
+    cache_shape, num_tokens = check_lowering(index_spec, cache_shape, num_tokens)
     host = index_spec.map(to_numpy)
-    if isinstance(host, BlockTable):
-        _check_cu_q_lens(host)
-        _check_table_tokens(host, num_tokens)
-    elif isinstance(host, ChunkPlan):
-        _check_chunks(host.chunks, cache_shape[2], num_tokens)
-    else:
-        _check_slot_count(host.slots, num_tokens)
+    check_form, _ = _BY_FORM[type(host)]
+    check_form(host, cache_shape[2], num_tokens)
     _check_blocks(host, cache_shape, num_tokens)
     _check_distinct(host, cache_shape, num_tokens)
 
 
-def _check_cu_q_lens(table: BlockTable) -> None:
+def _check_table(table: BlockTable, block_size: int, num_tokens: int) -> None:
     if table.cu_q_lens is None:
-        return
-    cu_q_lens = table.cu_q_lens
+        _check_decode_tokens(table, num_tokens)
+    else:
+        _check_cu_q_lens(table.cu_q_lens)
+        _check_prefill_tokens(table, table.cu_q_lens, num_tokens)
+
+
+def _check_cu_q_lens(cu_q_lens: np.ndarray) -> None:
     if cu_q_lens[0] != 0:
         raise SpecError("C21", f"cu_q_lens[0] must be 0, got {cu_q_lens[0]}")
     row = _first(cu_q_lens[1:] < cu_q_lens[:-1])
@@ -67,29 +68,30 @@ def _check_cu_q_lens(table: BlockTable) -> None:
         )
 
 
-def _check_table_tokens(table: BlockTable, num_tokens: int) -> None:
+def _check_decode_tokens(table: BlockTable, num_tokens: int) -> None:
     real = table.context_kv_lens >= 0  # C6: a padded row may name anything
-    if table.cu_q_lens is None:
-        row = _first(real & (np.arange(real.size) >= num_tokens))
-        if row is not None:
-            raise SpecError(
-                "C11",
-                f"context_kv_lens[{row}] = {table.context_kv_lens[row]} names token {row}, "
-                f"which must be < num_tokens = {num_tokens}",
-            )
-        return
-    starts, ends = table.cu_q_lens[:-1], table.cu_q_lens[1:]
-    row = _first(real & (ends > starts) & (ends > num_tokens))
+    row = _first(real & (np.arange(real.size) >= num_tokens))
+    if row is not None:
+        raise SpecError(
+            "C11",
+            f"context_kv_lens[{row}] = {table.context_kv_lens[row]} names token {row}, "
+            f"which must be < num_tokens = {num_tokens}",
+        )
+
+
+def _check_prefill_tokens(table: BlockTable, cu_q_lens: np.ndarray, num_tokens: int) -> None:
+    starts, ends = cu_q_lens[:-1], cu_q_lens[1:]
+    row = _first((table.context_kv_lens >= 0) & (ends > starts) & (ends > num_tokens))  # C6, C7
     if row is not None:
         raise SpecError(
             "C11", f"cu_q_lens[{row + 1}] = {ends[row]} must be <= num_tokens = {num_tokens}"
         )
 
 
-def _check_chunks(chunks: np.ndarray, block_size: int, num_tokens: int) -> None:
-    for wrong, text, values in chunk_rules(chunks, block_size):
+def _check_chunks(plan: ChunkPlan, block_size: int, num_tokens: int) -> None:
+    for wrong, text, values in chunk_rules(plan.chunks, block_size):
         _refuse("C13", wrong, text, values)
-    start, _, _, length = chunks.astype(np.int64).T
+    start, _, _, length = plan.chunks.astype(np.int64).T
     named = length > 0
     _refuse(
         "C11",
@@ -122,7 +124,8 @@ def chunk_rules(
     yield named & (end > block_size), text, end
 
 
-def _check_slot_count(slots: np.ndarray, num_tokens: int) -> None:
+def _check_slot_count(mapping: SlotMapping, block_size: int, num_tokens: int) -> None:
+    slots = mapping.slots
     token = _first((slots >= 0) & (np.arange(slots.size) >= num_tokens))
     if token is not None:
         raise SpecError(
@@ -138,17 +141,35 @@ def _check_blocks(spec: IndexSpec, cache_shape: CacheShape, num_tokens: int) -> 
     token = _first(to.named & (to.block >= num_blocks))
     if token is None:
         return
-    if isinstance(spec, SlotMapping):
-        raise SpecError(
-            "C12",
-            f"slots[{token}] = {spec.slots[token]} must be < num_blocks * block_size "
-            f"= {num_blocks * block_size}",
-        )
-    if isinstance(spec, ChunkPlan):
-        where = f"chunks[{to.source[token]}, 1]"
-    else:
-        where = f"block_table[{to.source[token]}, {to.column[token]}]"
-    raise SpecError("C12", f"{where} = {to.block[token]} must be < num_blocks = {num_blocks}")
+    _, past_the_cache = _BY_FORM[type(spec)]
+    raise SpecError("C12", past_the_cache(spec, to, token, num_blocks, block_size))
+
+
+def _table_past(
+    spec: BlockTable, to: Destinations, token: int, num_blocks: int, block_size: int
+) -> str:
+    entry = f"block_table[{to.source[token]}, {to.column[token]}]"
+    return f"{entry} = {to.block[token]} must be < num_blocks = {num_blocks}"
+
+
+def _chunk_past(
+    spec: ChunkPlan, to: Destinations, token: int, num_blocks: int, block_size: int
+) -> str:
+    return f"chunks[{to.source[token]}, 1] = {to.block[token]} must be < num_blocks = {num_blocks}"
+
+
+def _slot_past(
+    spec: SlotMapping, to: Destinations, token: int, num_blocks: int, block_size: int
+) -> str:
+    bound = f"num_blocks * block_size = {num_blocks * block_size}"
+    return f"slots[{token}] = {spec.slots[token]} must be < {bound}"
+
+
+_BY_FORM: dict[type, tuple[Callable[..., None], Callable[..., str]]] = {
+    BlockTable: (_check_table, _table_past),
+    ChunkPlan: (_check_chunks, _chunk_past),
+    SlotMapping: (_check_slot_count, _slot_past),
+}
 
 
 def _check_distinct(spec: IndexSpec, cache_shape: CacheShape, num_tokens: int) -> None:

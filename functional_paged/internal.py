@@ -5,11 +5,10 @@ For code of this project only: names here change without notice. Whatever others
 """
 
 from ._array_kinds import JAX_STORE, LOWERING, REFERENCE, TORCH_STORE, Taker, check_arrays
-from ._arrays import INT32_MAX
 from ._clauses import CLAUSES, SPEC_VERSION, Clause
+from ._sizes import INT32_MAX, as_cache_shape, as_size
 from ._slots import destinations, slots_in
 from ._static_checks import (
-    check_cache_shape,
     check_call,
     check_devices,
     check_index_spec,
@@ -30,8 +29,9 @@ __all__ = [
     "Integer",
     "Shaped",
     "Taker",
+    "as_cache_shape",
+    "as_size",
     "check_arrays",
-    "check_cache_shape",
     "check_call",
     "check_devices",
     "check_index_spec",

@@ -7,15 +7,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import TypeAlias
+from typing import SupportsIndex, TypeAlias
 
 import numpy as np
 
 from . import _static_checks as static_checks
 from ._array_kinds import REFERENCE
-from ._arrays import to_numpy
-from ._spec import BlockTable, ChunkPlan, IndexSpec
-from ._static_checks import CacheShape
+from ._sizes import CacheShape, as_size
+from ._spec import BlockTable, ChunkPlan, IndexSpec, SlotMapping
 from ._types import Shaped
 
 Cache: TypeAlias = Shaped[np.ndarray, "num_blocks kv_heads block_size head_dim"]
@@ -53,9 +52,10 @@ def store_single(cache: Cache, states: States, index_spec: IndexSpec) -> Cache:
     return cache
 
 
-def load_single(cache: Cache, index_spec: IndexSpec, num_tokens: int) -> States:
+def load_single(cache: Cache, index_spec: IndexSpec, num_tokens: SupportsIndex) -> States:
     """Return the row at each token's slot; zeros for a token that is not stored."""
     static_checks.check_load(REFERENCE, cache, index_spec)
+    num_tokens = as_size("num_tokens", num_tokens)
     states = np.zeros((num_tokens, cache.shape[1], cache.shape[3]), cache.dtype)
     for token, block, offset in stored_tokens(index_spec, cache.shape, num_tokens):
         states[token] = cache[block, :, offset]
@@ -65,7 +65,7 @@ def load_single(cache: Cache, index_spec: IndexSpec, num_tokens: int) -> States:
 def stored_tokens(spec: IndexSpec, shape: CacheShape, num_tokens: int) -> Iterator[Place]:
     """Yield `(token, block, offset)` of each token that is stored, in the order of the spec."""
     num_blocks, _, block_size, _ = shape
-    named = list(_named_tokens(spec, block_size, num_tokens))
+    named = list(_NAMED[type(spec)](block_size, num_tokens, **vars(spec)))
     times_named = Counter(token for token, _, _ in named)
     for token, block, offset in named:
         alone = times_named[token] == 1  # C13
@@ -73,23 +73,28 @@ def stored_tokens(spec: IndexSpec, shape: CacheShape, num_tokens: int) -> Iterat
             yield token, block, offset
 
 
-def _named_tokens(spec: IndexSpec, block_size: int, num_tokens: int) -> Iterator[Place]:
-    if isinstance(spec, BlockTable):
-        table = to_numpy(spec.block_table).tolist()
-        contexts = to_numpy(spec.context_kv_lens).tolist()
-        decode = spec.cu_q_lens is None
-        cu = list(range(len(table) + 1)) if decode else to_numpy(spec.cu_q_lens).tolist()
-        if cu[0] != 0 or cu != sorted(cu):  # C21
-            return
-        for row, context in enumerate(contexts):
-            for token in range(cu[row], min(cu[row + 1], num_tokens)):  # C7, C11
-                column, offset = divmod(context + token - cu[row], block_size)  # C5
-                if context >= 0 and column < len(table[row]):  # C6, C9
-                    yield token, table[row][column], offset
-    elif isinstance(spec, ChunkPlan):
-        for start, block, offset, length in to_numpy(spec.chunks).tolist():
-            if start >= 0 and offset >= 0 and offset + length <= block_size:  # C13
-                yield from ((start + i, block, offset + i) for i in range(length))
-    else:
-        for token, slot in enumerate(to_numpy(spec.slots).tolist()):
-            yield token, slot // block_size, slot % block_size
+def _of_a_table(block_size, num_tokens, block_table, context_kv_lens, cu_q_lens):
+    cu = np.arange(len(context_kv_lens) + 1) if cu_q_lens is None else cu_q_lens
+    if cu[0] != 0 or (cu[1:] < cu[:-1]).any():  # C21
+        return
+    for row in range(len(context_kv_lens)):
+        context, start = int(context_kv_lens[row]), int(cu[row])
+        for token in range(start, min(int(cu[row + 1]), num_tokens)):  # C7, C11
+            column, offset = divmod(context + token - start, block_size)  # C5
+            if context >= 0 and column < block_table.shape[1]:  # C6, C9
+                yield token, int(block_table[row, column]), offset
+
+
+def _of_a_plan(block_size, num_tokens, chunks):
+    for start, block, offset, length in chunks.tolist():
+        if start >= 0 and offset >= 0 and offset + length <= block_size:  # C13
+            for i in range(length):
+                yield start + i, block, offset + i
+
+
+def _of_slots(block_size, num_tokens, slots):
+    for token in range(len(slots)):
+        yield token, int(slots[token]) // block_size, int(slots[token]) % block_size
+
+
+_NAMED = {BlockTable: _of_a_table, ChunkPlan: _of_a_plan, SlotMapping: _of_slots}

@@ -50,19 +50,18 @@ def with_x64() -> contextlib.AbstractContextManager[Any]:
 LONG_SLOTS = SlotMapping(np.int64([2**32 + 1, 4, 2**32, -(2**32) + 3, 14, -(2**31) - 1, 2**63 - 1]))
 
 
-@pytest.mark.parametrize("way", [*WAYS, "closed over", "vmap", "vmap over specs", "scan"])
-def test_c5_numpy_int64_slots_do_not_wrap(way):
+def closed_over(cache, states, spec):
+    return jax.jit(lambda cache, states: store_single(cache, states, spec))(cache, states)
+
+
+@pytest.mark.parametrize(
+    "store",
+    [store_single, store_single_donated, closed_over],
+    ids=["eager", "donated", "closed over"],
+)
+def test_c5_numpy_int64_slots_do_not_wrap(store):
     cache, states = inputs(num_tokens=7)
-    call = {
-        **WAYS,
-        "closed over": lambda *args: jax.jit(lambda c, s: store_single(c, s, args[2]))(*args[:2]),
-        "vmap": lambda c, s, spec: jax.vmap(store_single, (0, 0, None))(c[None], s[None], spec),
-        "vmap over specs": lambda c, s, spec: jax.vmap(store_single, (None, None, 0))(
-            c, s, SlotMapping(spec.slots[None])
-        ),
-        "scan": scan_over_specs,
-    }[way]
-    got = np.asarray(call(*on_device((cache, states)), LONG_SLOTS)).reshape(SHAPE)
+    got = store(*on_device((cache, states)), LONG_SLOTS)
     assert difference(got, cache, states, LONG_SLOTS) is None
 
 
@@ -73,6 +72,35 @@ def scan_over_specs(cache, states, spec):
 
     scan = functional_paged.jit(lambda cache, specs: jax.lax.scan(step, cache, specs)[0])
     return scan(cache, SlotMapping(spec.slots[None]))
+
+
+# Callers whose own call takes the spec apart, so that JAX would wrap its slots.
+OWN_CALLS = {
+    "jax.jit": WAYS["jax.jit"],
+    "functional_paged.jit": WAYS["functional_paged.jit"],
+    "vmap": lambda c, s, spec: jax.vmap(store_single, (0, 0, None))(c[None], s[None], spec)[0],
+    "vmap over specs": lambda c, s, spec: jax.vmap(store_single, (None, None, 0))(
+        c, s, SlotMapping(spec.slots[None])
+    )[0],
+    "scan": scan_over_specs,
+}
+
+
+@pytest.mark.parametrize("call", OWN_CALLS)
+def test_c5_numpy_int64_slots_that_jax_would_wrap_are_refused(call):
+    cache, states = inputs(num_tokens=7)
+    given = on_device((cache, states))
+    with pytest.raises(SpecError, match=r"^C5: slots\[.*0\] = 4294967297 must fit int32 in a JAX"):
+        OWN_CALLS[call](*given, LONG_SLOTS)
+    assert not any(array.is_deleted() for array in given)
+
+
+@pytest.mark.parametrize("call", OWN_CALLS)
+def test_c5_numpy_int64_slots_that_fit_are_stored(call):
+    cache, states = inputs(num_tokens=7)
+    spec = SlotMapping(np.int64([2**31 - 1, 4, 0, -(2**31), 14, -1, 15]))
+    got = OWN_CALLS[call](*on_device((cache, states)), spec)
+    assert difference(got, cache, states, spec) is None
 
 
 @pytest.mark.parametrize("way", WAYS)

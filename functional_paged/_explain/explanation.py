@@ -6,11 +6,13 @@ left to tell is which of the clauses that skip a token skipped it.
 
 from __future__ import annotations
 
-from .._array_kinds import LOWERING
+from typing import SupportsIndex
+
 from .._arrays import to_numpy
 from .._errors import SpecError
+from .._sizes import CacheShape
 from .._spec import BlockTable, ChunkPlan, IndexSpec
-from .._static_checks import CacheShape, check_cache_shape, check_index_spec
+from .._static_checks import check_lowering
 from .._value_checks import check_spec
 from .fates import Fate
 from .model import Explanation, Form, Source, Token
@@ -18,7 +20,9 @@ from .places import Places
 from .sources import chunk_sources, slot_sources, table_sources
 
 
-def explain(index_spec: IndexSpec, *, cache_shape: CacheShape, num_tokens: int) -> Explanation:
+def explain(
+    index_spec: IndexSpec, *, cache_shape: CacheShape, num_tokens: SupportsIndex
+) -> Explanation:
     """Tell which token goes to which block and slot, and which clause keeps the others out.
 
     Reads the values on the host. An invalid spec is explained too, as a store without the value
@@ -27,7 +31,7 @@ def explain(index_spec: IndexSpec, *, cache_shape: CacheShape, num_tokens: int) 
     Args:
       index_spec: any of the three forms, of concrete NumPy, JAX or torch arrays.
       cache_shape: `(num_blocks, kv_heads, block_size, head_dim)`.
-      num_tokens: rows of `states`.
+      num_tokens: rows of `states`; any integer, as the four sizes are.
 
     Returns:
       One entry for each token, under the row or chunk that names it, and what `check_spec` says.
@@ -45,8 +49,7 @@ def explain(index_spec: IndexSpec, *, cache_shape: CacheShape, num_tokens: int) 
       1 None hole in the table C8 - block_table[0, 1] = -1
       2 None not named C10 - the spec names 2 tokens
     """
-    check_index_spec(LOWERING, index_spec)
-    check_cache_shape(cache_shape)
+    cache_shape, num_tokens = check_lowering(index_spec, cache_shape, num_tokens)
     host = index_spec.map(to_numpy)
     error = None
     try:

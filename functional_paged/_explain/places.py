@@ -6,9 +6,9 @@ from collections import defaultdict
 
 import array_api_compat.numpy as xp
 
+from .._sizes import CacheShape
 from .._slots import destinations, slots_in
 from .._spec import IndexSpec
-from .._static_checks import CacheShape
 from .fates import Fate
 from .model import Beyond, Source, Token, count
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-from .._spec import IndexSpec
+from .._spec import IndexSpec, narrowed
 from .bits import passes_off, widened_dtypes
 from .store import store_single
 from .trees import Caches, States, check_donation, check_store, values_now
@@ -145,6 +145,7 @@ def store_single_donated(cache: Caches, states: States, index_spec: IndexSpec) -
       True
     """
     check_store(cache, states, index_spec)
+    index_spec = narrowed(index_spec)
     check_donation(cache, states, index_spec)
     return _store_donated(*values_now((cache, states)), index_spec)
 

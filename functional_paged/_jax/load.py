@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import SupportsIndex
 
 import jax
 
-from .._spec import IndexSpec
+from .._sizes import as_size
+from .._spec import IndexSpec, narrowed
 from .scatter import gather
 from .trees import Caches, States, check_trees_load, places_in, values_now
 
 
-def load_single(cache: Caches, index_spec: IndexSpec, num_tokens: int) -> States:
+def load_single(cache: Caches, index_spec: IndexSpec, num_tokens: SupportsIndex) -> States:
     """Return the row at each token's slot: the read that undoes the store.
 
     Args:
       cache: as in `store_single`. Left alone.
       index_spec: any of the three forms.
-      num_tokens: rows to return.
+      num_tokens: rows to return; any integer.
 
     Returns:
       States of shape `(num_tokens, kv_heads, head_dim)` a cache, bit for bit; zeros for tokens
       that are not stored.
 
     Raises:
-      SpecError: C1, C3, C4; C5 where slots need 64 bits and JAX has none.
+      SpecError: C1-C4; C5 where slots need 64 bits and JAX has none.
 
     Example:
       >>> import jax.numpy as jnp
@@ -34,7 +36,7 @@ def load_single(cache: Caches, index_spec: IndexSpec, num_tokens: int) -> States
       Array([3., 0.], dtype=float32)
     """
     check_trees_load(cache, index_spec)
-    return _load_leaves(values_now(cache), index_spec, num_tokens)
+    return _load_leaves(values_now(cache), narrowed(index_spec), as_size("num_tokens", num_tokens))
 
 
 @partial(jax.jit, inline=True, static_argnums=2)  # see `_store_leaves`

@@ -6,7 +6,7 @@ from functools import partial
 
 import jax
 
-from .._spec import IndexSpec
+from .._spec import IndexSpec, narrowed
 from .scatter import scatter
 from .trees import Caches, States, check_store, places_in, values_now
 
@@ -42,7 +42,7 @@ def store_single(cache: Caches, states: States, index_spec: IndexSpec) -> Caches
       Array([0., 0., 0., 5.], dtype=float32)
     """
     check_store(cache, states, index_spec)
-    return _store_leaves(*values_now((cache, states)), index_spec)
+    return _store_leaves(*values_now((cache, states)), narrowed(index_spec))
 
 
 # The jit is for eager callers: one dispatch instead of one an operation. A caller's own trace

@@ -1,0 +1,90 @@
+"""Sizes and counts: integers of any type made Python's, or symbolic ones left as they are."""
+
+from __future__ import annotations
+
+import operator
+import sys
+from collections.abc import Iterable
+from typing import Any, SupportsIndex, TypeAlias
+
+from ._errors import SpecError
+from ._types import Size
+
+CacheShape: TypeAlias = tuple[Size, Size, Size, Size]
+"""`(num_blocks, kv_heads, block_size, head_dim)`"""
+
+INT32_MAX = 2**31 - 1
+
+MAX_BLOCK_SIZE = 2**30
+"""The sum of two offsets in a block fits int32 up to this size."""
+
+
+def as_size(name: str, value: SupportsIndex) -> Size:
+    """Make a size or count a Python integer.
+
+    A size that is symbolic, in a JAX export or a torch graph, is taken to be right.
+
+    Raises:
+      SpecError: C1 for what is no integer (a bool is none), and for a negative one.
+
+    Example:
+      >>> as_size("num_tokens", 2.0)
+      Traceback (most recent call last):
+      ...
+      functional_paged.SpecError: C1: num_tokens must be an integer, got 2.0
+    """
+    # torch.compile traces a symbolic size as an int, which operator.index would make a constant.
+    if isinstance(value, int) and not isinstance(value, bool):
+        size = value
+    elif _is_symbolic(value):
+        return value  # type: ignore[return-value]
+    else:
+        try:
+            size = operator.index(value)
+        except TypeError:
+            size = None
+        if size is None or isinstance(value, bool):
+            raise SpecError("C1", f"{name} must be an integer, got {value!r}")
+    if size < 0:
+        raise SpecError("C1", f"{name} must be >= 0, got {size}")
+    return size
+
+
+def as_cache_shape(cache_shape: Iterable[SupportsIndex]) -> CacheShape:
+    """Make the shape of a cache four Python integers, and check them for C1."""
+    try:
+        sizes = tuple(cache_shape)
+    except TypeError:
+        raise SpecError("C1", f"cache_shape must be 4 integers, got {cache_shape!r}") from None
+    if len(sizes) != 4:
+        raise SpecError(
+            "C1",
+            "cache must have 4 axes (num_blocks, kv_heads, block_size, head_dim), "
+            f"got {len(sizes)}: {sizes}",
+        )
+    num_blocks = as_size("num_blocks = cache.shape[0]", sizes[0])
+    kv_heads = as_size("kv_heads = cache.shape[1]", sizes[1])
+    block_size = as_size("block_size = cache.shape[2]", sizes[2])
+    head_dim = as_size("head_dim = cache.shape[3]", sizes[3])
+    if isinstance(block_size, int) and not 1 <= block_size <= MAX_BLOCK_SIZE:
+        raise SpecError("C1", f"block_size = cache.shape[2] must be in 1..2**30, got {block_size}")
+    return num_blocks, kv_heads, block_size, head_dim
+
+
+def is_surely_at_most(size: Size, bound: Size) -> bool:
+    """Whether `size <= bound`; not where that depends on the value of a symbolic size."""
+    try:
+        return bool(size <= bound)
+    except Exception as error:
+        if type(error).__name__ != "InconclusiveDimensionOperation":  # JAX's
+            raise
+        return False
+
+
+def _is_symbolic(size: Any) -> bool:
+    """Whether a size is of a JAX export or of a torch graph, and has no value yet."""
+    torch: Any = sys.modules.get("torch")
+    export: Any = sys.modules.get("jax.export")
+    if hasattr(torch, "SymInt") and isinstance(size, torch.SymInt):
+        return True
+    return hasattr(export, "is_symbolic_dim") and export.is_symbolic_dim(size)
