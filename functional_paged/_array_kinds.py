@@ -38,9 +38,8 @@ def check_arrays(taken_by: Taker, **arrays: Array) -> None:
     """Check that the named arrays are of a kind that an implementation takes.
 
     Only kinds are judged, in constant time and without a look at shapes or values. NumPy's arrays
-    must be plain or memory-mapped, not of a class that means more than its elements, as masked
-    arrays are; torch's must be strided and not quantised. Elements are numbers in native byte
-    order. Views that torch conjugates or negates as they are read are taken.
+    must not be masked, torch's must be strided and not quantised. Elements are numbers in native
+    byte order. Views that torch conjugates or negates as they are read are taken.
 
     Args:
       taken_by: the implementation that is about to read them.
@@ -66,11 +65,11 @@ def check_arrays(taken_by: Taker, **arrays: Array) -> None:
 
 
 def is_array(x: object) -> bool:
-    """Whether `x` is an array of a framework that the array API covers."""
-    if isinstance(x, np.ndarray):
-        # JAX has a subclass of its own, for constants, that means no more.
-        return type(x) in (np.ndarray, np.memmap) or type(x).__module__.startswith("jax.")
-    return array_api_compat.is_array_api_obj(x)
+    """Whether `x` is an array of the array API, all of whose elements count.
+
+    Neither a masked array is one, nor a `numpy.matrix`, which has two axes whatever is taken of it.
+    """
+    return array_api_compat.is_array_api_obj(x) and not isinstance(x, np.ma.MaskedArray)
 
 
 def type_name(value: object) -> str:

@@ -12,7 +12,17 @@ import torch
 import bridges
 from bridges import _plan, torch_inplace
 from bridges.conformance_adapters import tensor_over as tensor
-from functional_paged import IndexSpec, SlotMapping, SpecError, _chunks, _slots, reference
+from functional_paged import (
+    IndexSpec,
+    SlotMapping,
+    SpecError,
+    _chunks,
+    _lowering,
+    _slots,
+    plan_chunks,
+    reference,
+    to_slots,
+)
 from functional_paged.conformance import GuardedCache
 from functional_paged.conformance.bits import DTYPES, as_bits, pattern
 from functional_paged.conformance.cases.steps import table
@@ -24,13 +34,15 @@ FORMS = specs_by_form(STEP, SHAPE)
 FORMS["decode"] = table([[-1], [6], [2], [4]], [0, 4, -1, 3]).index_spec
 
 SLOTS, CHUNKS = as_users_import_it(_slots), as_users_import_it(_chunks)
-CHUNKS.to_slots = SLOTS.to_slots
+CHUNKS.slots_in = SLOTS.slots_in
 
 
 @pytest.fixture(autouse=True)
 def fresh_dynamo(monkeypatch: pytest.MonkeyPatch) -> None:
     torch._dynamo.reset()
     monkeypatch.setattr(_plan, "slots_in", SLOTS.slots_in)
+    monkeypatch.setattr(_lowering, "slots_in", SLOTS.slots_in)
+    monkeypatch.setattr(_lowering, "chunks_in", CHUNKS.chunks_in)
 
 
 def compiled(function: Any, backend: str) -> Any:
@@ -156,7 +168,7 @@ def test_c2_c20_compiled_store_refuses_what_eager_refuses(clause):
     assert not cache.any()
 
 
-LOWERINGS = [SLOTS.to_slots, CHUNKS.plan_chunks]
+LOWERINGS = [to_slots, plan_chunks]
 
 
 def check_lowering(lower: Any, form: str, backend: str) -> None:
