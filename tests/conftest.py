@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 # Sharding tests need several devices, and JAX reads this once, when it starts.
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
@@ -54,3 +56,30 @@ def collected(pytestconfig: pytest.Config) -> set[str]:
     assert done.returncode == 0, done.stdout
     ids = [line for line in done.stdout.splitlines() if "::" in line]
     return {node_id.partition("::")[2].partition("[")[0] for node_id in ids}
+
+
+@pytest.fixture
+def traceable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lowering as users import it, and `torch.compile` afresh.
+
+    Under pytest the lowering checks its annotations, which dynamo cannot trace.
+    """
+    import torch
+
+    from bridges import _plan
+    from functional_paged import _chunks, _lowering, _slots
+
+    def unchecked(module: ModuleType) -> ModuleType:
+        spec = importlib.util.spec_from_file_location(module.__name__, module.__file__)
+        assert spec is not None
+        assert spec.loader is not None
+        plain = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(plain)
+        return plain
+
+    slots, chunks = unchecked(_slots), unchecked(_chunks)
+    monkeypatch.setattr(chunks, "slots_in", slots.slots_in)
+    monkeypatch.setattr(_plan, "slots_in", slots.slots_in)
+    monkeypatch.setattr(_lowering, "slots_in", slots.slots_in)
+    monkeypatch.setattr(_lowering, "chunks_in", chunks.chunks_in)
+    torch.compiler.reset()

@@ -1,11 +1,10 @@
-"""What several test modules use: arrays to store, and code run in a process of its own.
+"""What several test modules use: arrays to store, and code or commands to run.
 
 Imports no framework; a function that needs one loads it.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import os
 import re
@@ -13,7 +12,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -75,6 +73,15 @@ def on_device(tree: Any) -> Any:
     return jax.tree.map(lambda array: jnp.array(array, copy=True), tree)
 
 
+def command_line(*words: object) -> Any:
+    """Run `functional-paged` in this process; has `exit_code`, `stdout` and `stderr`."""
+    from typer.testing import CliRunner
+
+    from functional_paged._cli.app import app  # typer runs only its own object
+
+    return CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=False)
+
+
 HEAVY = ("torch", "jax", "jaxlib", "ml_dtypes", "rich", "typer", "transformers", "ixformer")
 
 
@@ -106,13 +113,3 @@ needs_compiler = pytest.mark.skipif(
     shutil.which(os.environ.get("CXX", "g++")) is None, reason="inductor needs a C++ compiler"
 )
 DYNAMO_BACKENDS = ["aot_eager", pytest.param("inductor", marks=needs_compiler)]
-
-
-def as_users_import_it(module: ModuleType) -> Any:
-    """The module without the checks of annotations, which dynamo cannot trace."""
-    spec = importlib.util.spec_from_file_location(module.__name__, module.__file__)
-    assert spec is not None
-    assert spec.loader is not None
-    plain = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(plain)
-    return plain

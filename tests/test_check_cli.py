@@ -8,9 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from functional_paged._cli.app import app
+from tests.helpers import command_line
 
 ADAPTER = """
 from functional_paged import reference
@@ -54,7 +53,7 @@ def adapters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run(*words: str) -> tuple[int, str]:
-    result = CliRunner().invoke(app, ["check", *words], catch_exceptions=False)
+    result = command_line("check", *words)
     return result.exit_code, " ".join(result.output.split())
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from functional_paged import PAD, BlockTable, ChunkPlan, IndexSpec, SlotMapping
-from functional_paged._clauses import CLAUSES
+from functional_paged.internal import CLAUSES
 
 DOCS = Path(__file__).parents[1] / "docs"
 IMAGE = re.compile(r"^!\[(.+)\]\(img/(\w+)\.svg\)$", re.MULTILINE)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from functional_paged.conformance import all_cases
 from functional_paged.conformance.cases.suite import large_cases
-from tests.planted_bugs import BUGS
+from tests.planted import BUGS
 
 ROOT = Path(__file__).parents[1]
 

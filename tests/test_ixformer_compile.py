@@ -6,13 +6,12 @@ import pytest
 import torch
 
 import bridges
-from bridges import _plan
 from bridges.ixformer import IxformerBackend, op
 from bridges.ixformer.backend import NATIVE
 from bridges.ixformer.model import KernelSemantics, ModelFunctions
-from functional_paged import BlockTable, ChunkPlan, SlotMapping, _slots
+from functional_paged import BlockTable, ChunkPlan, SlotMapping
 from tests.guarded import PLAIN, Guarded, a_states
-from tests.helpers import DYNAMO_BACKENDS, as_users_import_it, i32
+from tests.helpers import DYNAMO_BACKENDS, i32
 
 SHAPE, DTYPE = PLAIN
 SPECS = {
@@ -23,10 +22,7 @@ SPECS = {
 }
 
 
-@pytest.fixture(autouse=True)
-def traceable(monkeypatch):
-    torch.compiler.reset()
-    monkeypatch.setattr(_plan, "slots_in", as_users_import_it(_slots).slots_in)
+pytestmark = pytest.mark.usefixtures("traceable")
 
 
 def a_backend(**semantics):

@@ -14,13 +14,12 @@ from torch._subclasses import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 
 import bridges
-from bridges import BackendUnsupported, _plan
+from bridges import BackendUnsupported
 from bridges.ixformer import IxformerBackend, model, op
 from bridges.ixformer.backend import NATIVE, SAFE
 from bridges.ixformer.model import KernelSemantics, ModelFunctions
-from functional_paged import SlotMapping, _slots
+from functional_paged import SlotMapping
 from tests.guarded import PLAIN, Guarded, a_states, store, valid_specs
-from tests.helpers import as_users_import_it
 
 SHAPE, DTYPE = PLAIN
 SPEC, NUM_TOKENS = valid_specs(SHAPE[2], SHAPE[0])["c5_prefill"]
@@ -138,8 +137,7 @@ def test_tensors_without_values_go_the_safe_way_without_a_trial(kind):
 
 
 @pytest.mark.parametrize("mode", ["real", "fake", "symbolic"])
-def test_a_traced_store_has_no_trial_in_its_graph(mode, monkeypatch):
-    monkeypatch.setattr(_plan, "slots_in", as_users_import_it(_slots).slots_in)
+def test_a_traced_store_has_no_trial_in_its_graph(mode, traceable):
     backend = backend_of()
     cache, states, slots = torch.zeros(4, 2, 16, 8), torch.ones(2, 2, 8), torch.tensor([17, -1])
     graph = make_fx(Step(backend), tracing_mode=mode)(cache.clone(), states, slots)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from functional_paged._cli.check import CheckOptions, check_command
 from functional_paged.conformance import BackendNotFound, all_cases, find_adapter
 from functional_paged.conformance.run.ledger import Ledger, read_ledger
+from tests.helpers import command_line
 
 LEDGERS = Path(__file__).parents[1] / "functional_paged" / "conformance" / "peers"
 PACKAGES = {
@@ -34,8 +34,8 @@ def ledger_of(peer: str) -> Ledger:
 def test_peer_does_what_its_ledger_says(peer: str) -> None:
     if importlib.util.find_spec(PACKAGES[peer]) is None:
         pytest.skip(f"the package {PACKAGES[peer]} is not installed")
-    options = CheckOptions((peer,), quick=True, ledgers=[ledger_file(peer)], jobs=1)
-    assert check_command(options) == 0
+    words = ("--backend", peer, "--quick", "--ledger", ledger_file(peer), "--jobs", 1)
+    assert command_line("check", *words).exit_code == 0
 
 
 @pytest.mark.parametrize("peer", PACKAGES)

@@ -8,24 +8,22 @@ import re
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_type_hints
 
 import jsonschema
 import pytest
-from typer.testing import CliRunner
 
-from functional_paged import _clauses
-from functional_paged._cli.app import app
 from functional_paged.conformance import BackendRun, Case, Result, run_case
 from functional_paged.conformance.adapters.reference import ReferenceAdapter
-from functional_paged.conformance.cases import case as _case
+from functional_paged.conformance.cases.case import CaseKind
 from functional_paged.conformance.report.html import result as html_result
 from functional_paged.conformance.report.html import to_html
 from functional_paged.conformance.report.html.lines import MOST_LINES, Line, rows_of
 from functional_paged.conformance.report.html.parts import OUTCOMES, STATUSES
 from functional_paged.conformance.report.results import report, report_schema
-from functional_paged.conformance.run import compare as _verdict
-from functional_paged.conformance.run import run_case as _run
+from functional_paged.conformance.run.compare import Outcome
+from functional_paged.conformance.run.run_case import Status
+from functional_paged.internal import Clause
 from tests.faulty_reports import (
     BY_HAND,
     Faulty,
@@ -37,6 +35,7 @@ from tests.faulty_reports import (
     run_of,
     with_result,
 )
+from tests.helpers import command_line
 
 VALIDATOR = jsonschema.Draft202012Validator(report_schema())
 
@@ -47,15 +46,13 @@ def test_the_schema_is_one() -> None:
 
 def test_the_schema_and_the_page_know_every_word() -> None:
     defs = report_schema()["$defs"]
-    assert defs["case"]["properties"]["kind"]["enum"] == list(get_args(_case.Kind))
-    assert defs["clause"]["properties"]["status"]["enum"] == list(get_args(_clauses.Status))
-    assert defs["status"]["enum"] == list(get_args(_run.Status))
-    assert sorted(STATUSES) == sorted(get_args(_run.Status))
-    assert (
-        defs["cell"]["properties"]["outcome"]["enum"]
-        == list(OUTCOMES)
-        == list(get_args(_verdict.Outcome))
-    )
+    assert defs["case"]["properties"]["kind"]["enum"] == list(get_args(CaseKind))
+    statuses = get_args(get_type_hints(Clause)["status"])
+    assert defs["clause"]["properties"]["status"]["enum"] == list(statuses)
+    assert defs["status"]["enum"] == list(get_args(Status))
+    assert sorted(STATUSES) == sorted(get_args(Status))
+    outcomes = defs["cell"]["properties"]["outcome"]["enum"]
+    assert outcomes == list(OUTCOMES) == list(get_args(Outcome))
 
 
 def crashed(case: Case) -> BackendRun:
@@ -154,15 +151,8 @@ def test_a_broken_report_is_rejected(change: Callable[..., object]) -> None:
 
 def test_the_command_line_writes_both(tmp_path: Path) -> None:
     page, data = tmp_path / "report.html", tmp_path / "report.json"
-    arguments = [
-        "check",
-        "--backend",
-        "reference",
-        "--cases",
-        "c14_negative_slots/slots/bf16/n7*",
-        "--html",
-    ]
-    ran = CliRunner().invoke(app, [*arguments, str(page), "--json", str(data)])
+    cases = ("--backend", "reference", "--cases", "c14_negative_slots/slots/bf16/n7*")
+    ran = command_line("check", *cases, "--html", page, "--json", data)
     assert ran.exit_code == 0, ran.output
     VALIDATOR.validate(json.loads(data.read_text()))
     assert "reference passes" in page.read_text()

@@ -7,7 +7,7 @@ import pytest
 
 from functional_paged.conformance import Case, all_cases, run_case, run_cases
 from functional_paged.conformance.cases.suite import large_cases
-from tests.planted_bugs import BUGS, Bug, Loop
+from tests.planted import BUGS, Bug, Loop
 
 # What has gone wrong in stores before, and must be found at the least.
 LEAST = {

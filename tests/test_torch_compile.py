@@ -10,15 +10,12 @@ import pytest
 import torch
 
 import bridges
-from bridges import _plan, torch_inplace
+from bridges import torch_inplace
 from bridges.conformance_adapters import tensor_over as tensor
 from functional_paged import (
     IndexSpec,
     SlotMapping,
     SpecError,
-    _chunks,
-    _lowering,
-    _slots,
     plan_chunks,
     reference,
     to_slots,
@@ -26,23 +23,14 @@ from functional_paged import (
 from functional_paged.conformance import GuardedCache
 from functional_paged.conformance.bits import DTYPES, as_bits, pattern
 from functional_paged.conformance.cases.steps import table
-from tests.helpers import DYNAMO_BACKENDS, as_users_import_it, needs_compiler, specs_by_form
+from tests.helpers import DYNAMO_BACKENDS, needs_compiler, specs_by_form
 
 SHAPE = (7, 3, 5, 4)
 STEP = table([[3, 1, 1], [6, 0, 2], [4, -1, 5]], [-1, 4, 3], [2, 7, 8])
 FORMS = specs_by_form(STEP, SHAPE)
 FORMS["decode"] = table([[-1], [6], [2], [4]], [0, 4, -1, 3]).index_spec
 
-SLOTS, CHUNKS = as_users_import_it(_slots), as_users_import_it(_chunks)
-CHUNKS.slots_in = SLOTS.slots_in
-
-
-@pytest.fixture(autouse=True)
-def fresh_dynamo(monkeypatch: pytest.MonkeyPatch) -> None:
-    torch._dynamo.reset()
-    monkeypatch.setattr(_plan, "slots_in", SLOTS.slots_in)
-    monkeypatch.setattr(_lowering, "slots_in", SLOTS.slots_in)
-    monkeypatch.setattr(_lowering, "chunks_in", CHUNKS.chunks_in)
+pytestmark = pytest.mark.usefixtures("traceable")
 
 
 def compiled(function: Any, backend: str) -> Any:
@@ -179,14 +167,14 @@ def check_lowering(lower: Any, form: str, backend: str) -> None:
     np.testing.assert_array_equal(got.numpy(), want)
 
 
-@pytest.mark.parametrize("lower", LOWERINGS, ids=["to_slots", "plan_chunks"])
+@pytest.mark.parametrize("lower", LOWERINGS)
 @pytest.mark.parametrize("form", FORMS)
 def test_compiled_lowering(form, lower):
     check_lowering(lower, form, "aot_eager")
 
 
 @needs_compiler
-@pytest.mark.parametrize("lower", LOWERINGS, ids=["to_slots", "plan_chunks"])
+@pytest.mark.parametrize("lower", LOWERINGS)
 def test_inductor_lowering(lower):
     check_lowering(lower, "block_table", "inductor")
 

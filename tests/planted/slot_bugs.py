@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from functional_paged import PAD, ChunkPlan, SlotMapping
-from tests.planted_loop import Loop, planted
+
+from .loop import Loop, planted
 
 
 @planted("C5")

@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from functional_paged import IndexSpec, check_spec, reference
-from functional_paged._array_kinds import REFERENCE
-from functional_paged._static_checks import check_call
+from functional_paged import IndexSpec, reference
+from functional_paged.conformance.adapters.reference import ReferenceAdapter
+from functional_paged.internal import REFERENCE, check_call
 
 Shape = tuple[int, int, int, int]
 Places = list[tuple[int, int, int]]
 
 
-class Loop:
+class Loop(ReferenceAdapter):
     """The reference's places, written row by row into the very cache."""
 
     name = "planted"
@@ -46,16 +46,6 @@ class Loop:
         for token, block, offset in places:
             cache[block, :, offset] = states[token]
         return cache
-
-    def load(self, cache: np.ndarray, index_spec: IndexSpec, num_tokens: int) -> np.ndarray:
-        return reference.load_single(cache, index_spec, num_tokens)
-
-    def check(self, index_spec: IndexSpec, cache_shape: Shape, num_tokens: int) -> None:
-        check_spec(index_spec, cache_shape=cache_shape, num_tokens=num_tokens)
-
-    def vjp(self, cache, states, index_spec, cotangent):
-        d_cache = reference.store_single(cotangent, np.zeros_like(states), index_spec)
-        return d_cache, reference.load_single(cotangent, index_spec, len(states))
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 
 from functional_paged import PAD, BlockTable
-from tests.planted_loop import Loop, planted
+
+from .loop import Loop, planted
 
 
 @planted("C5")

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from tests.planted_loop import Loop, memory_of, planted
+from .loop import Loop, memory_of, planted
 
 
 @planted("C5")
