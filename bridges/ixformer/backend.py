@@ -14,7 +14,7 @@ from functional_paged import PAD, BlockTable
 from functional_paged.internal import INT32_MAX, Integer, Shaped
 
 from .. import _registry
-from . import load, op
+from . import library, op
 from .proofs import Prover
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class TableWrites:
         if len(caches) > 1 and not torch.compiler.is_compiling():
             prover = op.prover_of(self.backend)
             for cache, rows in zip(caches, states, strict=True):  # a refusal comes before any write
-                prover.parts(cache, rows[: len(self.contexts)])
+                prover.parts(cache, len(self.contexts), rows)
         for cache, rows in zip(caches, states, strict=True):
             op.store(cache, rows, self.table, self.contexts, self.native, self.backend)
 
@@ -90,11 +90,11 @@ class IxformerBackend:
     """
 
     def __init__(self, functions: Any = None, device_check: bool = True, name: str = "ixformer"):
-        library = load.load_functions() if functions is None else functions
-        load.require_kernel(library)
+        found = library.load_functions() if functions is None else functions
+        library.require_kernel(found)
         if device_check:
-            load.require_device()
-        self.prover = Prover(library, device_check)
+            library.require_device()
+        self.prover = Prover(found, device_check)
         self.name = name
         if functions is not None:
             self.name = _registry.name_of(self)
@@ -115,9 +115,8 @@ class IxformerBackend:
         if _is_traced(cache):
             return TableWrites(name, table, contexts, None)
         native = _native(index_spec, slots.shape[0], cache) if checked else None
-        native_shape = None if native is None else native[0].shape
         # Now, so that a store that is captured finds the trials done.
-        if not self.prover.try_ahead(cache, slots.shape[0], native_shape):
+        if not self.prover.try_ahead(cache, slots.shape[0], native[0].shape if native else None):
             native = None
         lowered = TableWrites(name, table, contexts, native)
         _log.debug("route %s for %s", lowered.route, type(index_spec).__name__)
@@ -125,10 +124,7 @@ class IxformerBackend:
 
 
 def _is_traced(cache: torch.Tensor) -> bool:
-    """Whether nothing can be tried now: no values, or a mode that would record the trials.
-
-    Trials come when what was traced runs.
-    """
+    """Whether trials must wait until what is traced now runs: they need values, and no record."""
     return (
         torch.compiler.is_compiling()
         or cache.is_meta

@@ -5,14 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
 
-from .call import BLOCK_TABLE_KERNEL, CALL_FORMS, CHUNK_KERNEL, Store, in_form, with_chunks
-from .load import identity
+from .library import (
+    BLOCK_TABLE_KERNEL,
+    CALL_FORMS,
+    CHUNK_KERNEL,
+    Store,
+    identity,
+    in_form,
+    with_chunks,
+)
 from .report import Capability, ProbeReport
 from .trials import specs
-from .trials.sides import written_sides
-from .trials.trial import TensorKind, Trial, try_store
+from .trials.canvas import Canvas
+from .trials.finding import Finding, attempt, kernel_errors
+from .trials.trial import TensorKind, Trial, canvases, expected, index_arrays, try_store
 
 ATTESTED = TensorKind(torch.bfloat16, kv_heads=2, block_size=16, head_dim=128)
 """What the vendor's own tests cover; the edges are tried with this kind of tensors."""
@@ -56,86 +65,92 @@ def _capabilities(functions: Any, device: torch.device) -> Iterator[Capability]:
         yield Capability(symbol, status, evidence)
     if not hasattr(functions, BLOCK_TABLE_KERNEL):
         return
-    sides = written_sides(functions, ATTESTED, device)
+
+    def tried(
+        name: str, store: Store | None, kind: TensorKind = ATTESTED, trial: Trial | None = None
+    ) -> Capability:
+        if store is None:
+            return Capability(name, "not tried", "no kernel or no call form for it")
+        trial = trial or specs.decode_rows(7, kind.block_size)
+        return Capability(name, *try_store(store, kind, trial, device))
+
+    sides = _written_sides(functions, ATTESTED, device)
     yield Capability("store_mode=1: the sides that it writes", *sides)
-    decode = _decode(ATTESTED)
-    best = None
+    best, returned = None, []
     for form in CALL_FORMS:
         store = in_form(functions, form)
-        found = try_store(store, ATTESTED, decode, device)
+        found = tried(form, store)
         if found.status == "proven" and best is None:
             best = store
-        yield Capability(form, *found)
+        yield found
     chunks = with_chunks(functions) if hasattr(functions, CHUNK_KERNEL) else None
-    yield _try("chunk metadata, key and value one tensor", chunks, ATTESTED, decode, device)
+    yield tried("chunk metadata, key and value one tensor", chunks)
     for name, kind, trial in _trials():
-        yield _try(name, best, kind, trial, device)
-    yield _returned(best, device)
+        yield tried(name, best, kind, trial)
+    found = tried("return value", best and (lambda *call: returned.append(best(*call))))
+    if found.status == "proven":
+        last = returned[-1]
+        evidence = "nothing" if last is None else f"a {type(last).__name__}, not used"
+        found = Capability(found.name, "proven", evidence)
+    yield found
 
 
-def _trials() -> Iterator[tuple[str, TensorKind, Trial]]:
+def _trials() -> Iterator[tuple[str, TensorKind, Trial | None]]:
     size, dim = ATTESTED.block_size, ATTESTED.head_dim
     row = ATTESTED.kv_heads * dim
-    yield "decode, hole in the table", ATTESTED, specs.decode_hole(size)
-    yield "decode, negative context", ATTESTED, specs.decode_negative(size)
-    for name, edge in specs.PREFILL.items():
+    for name, edge in (specs.DECODE | specs.PREFILL).items():
         yield name, ATTESTED, edge(size)
-    strides = {
-        "strided states: a slice of fused q, k and v": ("states_strides", (4 * row, dim, 1)),
-        "strided states: heads before tokens": ("states_strides", (dim, 8 * dim, 1)),
-        "strided cache: key and value packed": (
-            "cache_strides",
-            (2 * row * size, dim * size, dim, 1),
-        ),
-        "strided cache: positions before heads": ("cache_strides", (row * size, dim, row, 1)),
-        "unaligned states": ("states_shift", ATTESTED.dtype.itemsize),
-        "unaligned cache": ("cache_shift", ATTESTED.dtype.itemsize),
+    one = ATTESTED.dtype.itemsize
+    kinds: dict[str, dict[str, Any]] = {
+        "strided states: a slice of fused q, k and v": {"states_strides": (4 * row, dim, 1)},
+        "strided states: heads before tokens": {"states_strides": (dim, 8 * dim, 1)},
+        "strided cache: key and value packed": {
+            "cache_strides": (2 * row * size, dim * size, dim, 1)
+        },
+        "strided cache: positions before heads": {"cache_strides": (row * size, dim, row, 1)},
+        "unaligned states": {"states_shift": one},
+        "unaligned cache": {"cache_shift": one},
+        **{f"dtype {name}": {"dtype": getattr(torch, name)} for name in _DTYPES},
+        **{f"head_dim {value}": {"head_dim": value} for value in _HEAD_DIMS},
+        **{f"block_size {value}": {"block_size": value} for value in _BLOCK_SIZES},
+        **{f"kv_heads {value}": {"kv_heads": value} for value in _KV_HEADS},
     }
-    for name, (field, value) in strides.items():
-        kind = ATTESTED._replace(**{field: value})
-        yield name, kind, _decode(kind)
-    sweeps = {
-        "dtype": [getattr(torch, name) for name in _DTYPES],
-        "head_dim": _HEAD_DIMS,
-        "block_size": _BLOCK_SIZES,
-        "kv_heads": _KV_HEADS,
-    }
-    for field, values in sweeps.items():
-        for value in values:
-            kind = ATTESTED._replace(**{field: value})
-            yield f"{field} {value}".replace("torch.", ""), kind, _decode(kind)
+    for name, fields in kinds.items():
+        yield name, ATTESTED._replace(**fields), None
     for rows in _ROWS:
         yield f"{rows} rows in decode", ATTESTED, specs.decode_rows(rows, size)
         trial = specs.prefill_of_size(rows, 1, rows // size + 2, size, spread=False)
         yield f"{rows} tokens of one row in prefill", ATTESTED, trial
         trial = specs.prefill_of_size(rows, rows // 4, 31, size, spread=True)
         yield f"{rows} tokens of {rows // 4} rows in prefill", ATTESTED, trial
-    yield "int64 indices", ATTESTED, _decode(ATTESTED)._replace(index_dtype=torch.int64)
+    yield "int64 indices", ATTESTED, specs.decode_rows(7, size)._replace(index_dtype=torch.int64)
 
 
-def _decode(kind: TensorKind) -> Trial:
-    return specs.decode_rows(7, kind.block_size)
+def _written_sides(functions: Any, kind: TensorKind, device: torch.device) -> Finding:
+    """Tell the sides; disproven where the keyword is unknown or a side is neither old nor new."""
+    kernel = getattr(functions, BLOCK_TABLE_KERNEL)
+    trial = specs.decode_rows(7, kind.block_size)
+
+    def once() -> Finding:
+        keys, key_states = canvases(kind, trial, device)
+        values, value_states = canvases(kind, trial, device)
+        # The canaries of both sides are alike; this tells a key's row from a value's.
+        value_states.fill_(value_states.host ^ 1)
+        tensors = [c.tensor for c in (key_states, value_states, keys, values)]
+        indices = index_arrays(trial, device)
+        with kernel_errors():
+            kernel(*tensors, *indices, store_mode=1)
+            written = [cache.memory.cpu().numpy() for cache in (keys, values)]
+        key = _change(written[0], keys, expected(keys, key_states, trial))
+        value = _change(written[1], values, expected(values, value_states, trial))
+        known = "written" in (key, value) and "wrong" not in (key, value)
+        text = f"the key side is {key}, the value side is {value}"
+        return Finding("proven" if known else "disproven", text)
+
+    return attempt(once)
 
 
-def _try(
-    name: str, store: Store | None, kind: TensorKind, trial: Trial, device: torch.device
-) -> Capability:
-    if store is None:
-        return Capability(name, "not tried", "no kernel or no call form for it")
-    return Capability(name, *try_store(store, kind, trial, device))
-
-
-def _returned(store: Store | None, device: torch.device) -> Capability:
-    """What the kernel returns; nothing here uses it."""
-    name, values = "return value", []
-    if store is None:
-        return Capability(name, "not tried", "no call form is proven")
-
-    def kept(*call: Any) -> None:
-        values.append(store(*call))
-
-    found = try_store(kept, ATTESTED, _decode(ATTESTED), device)
-    if found.status != "proven":
-        return Capability(name, *found)
-    evidence = "nothing" if values[-1] is None else f"a {type(values[-1]).__name__}, not used"
-    return Capability(name, "proven", evidence)
+def _change(memory: np.ndarray, cache: Canvas, stored: np.ndarray) -> str:
+    if (memory == stored).all():
+        return "written"
+    return "untouched" if (memory == cache.host).all() else "wrong"

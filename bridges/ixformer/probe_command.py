@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from .._backend import BackendUnsupported
-from . import load
+from . import library
 from .probe import probe
 
 _STYLES = {"proven": "green", "disproven": "red", "not tried": "yellow"}
@@ -39,8 +39,8 @@ def probe_command(json_file: Path | None) -> int:
 
 
 def _library_and_device() -> tuple[Any, torch.device]:
-    functions = load.load_functions()
-    load.require_device()
+    functions = library.load_functions()
+    library.require_device()
     return functions, torch.device("cuda", torch.cuda.current_device())
 
 

@@ -13,8 +13,7 @@ import torch
 from functional_paged.internal import INT32_MAX
 
 from .._backend import BackendUnsupported
-from .call import CALL_FORMS, Store, in_form
-from .load import require_device
+from .library import CALL_FORMS, Store, copying, in_form, require_device
 from .trials import specs
 from .trials.canvas import ALIGNMENT
 from .trials.finding import Finding
@@ -48,29 +47,16 @@ class Proof(NamedTuple):
     """A call that trials have shown to be right.
 
     Attributes:
+      signature: what it was shown for.
+      store: the call; it copies the states where only contiguous and aligned ones are proven.
       form: which of `CALL_FORMS`.
-      store: the call itself.
       kind: of the tensors in the trials.
-      copies_states: whether only contiguous and aligned states were seen to work.
     """
 
-    form: str
+    signature: Signature
     store: Store
+    form: str
     kind: TensorKind
-    copies_states: bool
-
-    def write(
-        self,
-        states: torch.Tensor,
-        cache: torch.Tensor,
-        table: torch.Tensor,
-        cu_q_lens: torch.Tensor | None,
-        contexts: torch.Tensor,
-    ) -> None:
-        """Make the call."""
-        if self.copies_states:
-            states = states.clone(memory_format=torch.contiguous_format)
-        self.store(states, cache, table, cu_q_lens, contexts)
 
 
 class Refused(NamedTuple):
@@ -117,46 +103,41 @@ class Prover:
             states = states[:rows]
         if rows > MAX_ROWS or states.numel() > MAX_ELEMENTS:
             # The safe way alone: a table of prefill cannot be cut where parts of states begin.
-            for part, proof in self.parts(cache, states):
-                proof.write(states[part], cache, table[part], None, contexts[part])
+            for part, proof in self.parts(cache, rows, states):
+                proof.store(states[part], cache, table[part], None, contexts[part])
             return
-        signature = _signature(cache, rows, states)
-        proof = self.proof(signature)
-        if native is not None and self.native_is_proven(signature, proof, native[0].shape):
-            proof.write(states, cache, *native)
+        proof = self.proof(_signature(cache, rows, states))
+        if native is not None and self.native_is_proven(proof, native[0].shape):
+            proof.store(states, cache, *native)
         else:
-            proof.write(states, cache, table, None, contexts)
-
-    def parts(self, cache: torch.Tensor, states: torch.Tensor) -> list[tuple[slice, Proof]]:
-        """The calls that store the states; refused as a whole, before any of them is made."""
-        rows = 0 if cache.numel() == 0 else states.shape[0]
-        step = _rows_per_call(cache)
-        parts = [slice(start, min(start + step, rows)) for start in range(0, rows, step)]
-        signatures = [_signature(cache, part.stop - part.start, states[part]) for part in parts]
-        return list(zip(parts, map(self.proof, signatures), strict=True))
+            proof.store(states, cache, table, None, contexts)
 
     def try_ahead(
         self, cache: torch.Tensor, rows: int, table_shape: tuple[int, ...] | None
     ) -> bool:
-        """Have the trials for contiguous states now.
+        """Have the trials for contiguous states now; returns whether the native route is proven.
 
-        Args:
-          cache: what is going to be written.
-          rows: tokens to store.
-          table_shape: of the block table for the native route; `None` where that can't be taken.
-
-        Returns:
-          Whether the native route is proven.
+        That has a block table of `table_shape`; `None` where it can't be taken.
         """
-        if rows == 0 or cache.numel() == 0:
+        parts = self.parts(cache, rows)
+        if table_shape is None or len(parts) != 1:
             return False
-        step = _rows_per_call(cache)
-        signature = _signature(cache, min(rows, step))
-        proof = self.proof(signature)
-        if rows > step:
-            self.proof(_signature(cache, rows % step or step))
-            return False
-        return table_shape is not None and self.native_is_proven(signature, proof, table_shape)
+        return self.native_is_proven(parts[0][1], table_shape)
+
+    def parts(
+        self, cache: torch.Tensor, rows: int, states: torch.Tensor | None = None
+    ) -> list[tuple[slice, Proof]]:
+        """The calls that store so many rows; refused as a whole, before any of them is made."""
+        if cache.numel() == 0:
+            return []
+        step = max(1, min(MAX_ROWS, MAX_ELEMENTS // (cache.shape[1] * cache.shape[3])))
+        step = step - step % ALIGNMENT or step  # so that every part is aligned as the first is
+        proven = []
+        for start in range(0, rows, step):
+            part = slice(start, min(start + step, rows))
+            given = None if states is None else states[part]
+            proven.append((part, self.proof(_signature(cache, part.stop - start, given))))
+        return proven
 
     def proof(self, signature: Signature) -> Proof:
         """What is proven of a kind of call, by trials if it is the first of its kind.
@@ -169,45 +150,15 @@ class Prover:
             raise BackendUnsupported(outcome.reason)
         return outcome
 
-    def native_is_proven(
-        self, signature: Signature, proof: Proof, table_shape: tuple[int, ...]
-    ) -> bool:
-        """Whether every edge of prefill is proven, at this size, for one kind of tensors."""
-        batch, width = table_shape
+    def native_is_proven(self, proof: Proof, table_shape: tuple[int, ...]) -> bool:
+        """Whether the same call has every edge of prefill proven, for a table of that size."""
+        signature, (batch, width) = proof.signature, table_shape
         key = (signature, batch.bit_length(), width.bit_length())
-        known = self._native.get(key)
-        return self._prove_native(key, proof) if known is None else known
-
-    def _prove(self, signature: Signature) -> Proof | Refused:
-        """Try the safe route, the best call first."""
-        kind, rows = signature.kind, 2**signature.row_bits - 1
-        name, trial = f"decode of {rows} rows", partial(specs.decode_rows, rows, kind.block_size)
-        found: list[Finding] = []
-        lines: dict[str, None] = {}  # each once: two kinds may fail alike
-        for tried, form in product(dict.fromkeys((kind, kind.with_plain_states())), CALL_FORMS):
-            finding = self._find(form, tried, name, trial, signature.device)
-            if finding.status == "proven":
-                store = in_form(self.functions, form)
-                outcome = Proof(form, store, tried, copies_states=tried != kind)
-                break
-            found.append(finding)
-            lines[f"{form}: {finding}"] = None
-        else:
-            outcome = Refused(
-                f"this ixformer was not seen to store {kind} as the specification asks; trials "
-                f"found: {'; '.join(lines)}. Send the vendor the output of `functional-paged "
-                "probe`, and use contiguous tensors of a kind that it reports as proven, or "
-                "backend='torch'. What was not tried is tried again at the next call"
-            )
-        if all(finding.status == "disproven" for finding in found):
-            self._outcomes[signature] = outcome
-        return outcome
-
-    def _prove_native(self, key: tuple[Signature, int, int], proof: Proof) -> bool:
-        signature, *table_bits = key
-        sizes = [2**bits - 1 for bits in (signature.row_bits, *table_bits)]
+        if key in self._native:
+            return self._native[key]
+        sizes = [2**bits - 1 for bits in (signature.row_bits, *key[1:])]
         if sizes[1] * sizes[2] > MAX_TABLE_ENTRIES:
-            _log.debug("native route not used: a table of %s x %s is too large to try", *sizes[1:])
+            _log.debug("native route not used: a table of %d x %d is too large to try", *sizes[1:])
             return False
         for name, trial in specs.prefill_trials(signature.kind.block_size, *sizes).items():
             finding = self._find(proof.form, proof.kind, name, trial, signature.device)
@@ -218,6 +169,29 @@ class Prover:
                 return False
         self._native[key] = True
         return True
+
+    def _prove(self, signature: Signature) -> Proof | Refused:
+        """Try the safe route, the best call first."""
+        kind, rows = signature.kind, 2**signature.row_bits - 1
+        name, trial = f"decode of {rows} rows", partial(specs.decode_rows, rows, kind.block_size)
+        found: dict[str, Finding] = {}  # each text once: two kinds may fail alike
+        for tried, form in product(dict.fromkeys((kind, kind.with_plain_states())), CALL_FORMS):
+            finding = self._find(form, tried, name, trial, signature.device)
+            if finding.status == "proven":
+                store = in_form(self.functions, form)
+                outcome = Proof(signature, store if tried == kind else copying(store), form, tried)
+                break
+            found[f"{form}: {finding}"] = finding
+        else:
+            outcome = Refused(
+                f"this ixformer was not seen to store {kind} as the specification asks; trials "
+                f"found: {'; '.join(found)}. Send the vendor the output of `functional-paged "
+                "probe`, and use contiguous tensors of a kind that it reports as proven, or "
+                "backend='torch'. What was not tried is tried again at the next call"
+            )
+        if all(finding.status == "disproven" for finding in found.values()):
+            self._outcomes[signature] = outcome
+        return outcome
 
     def _find(
         self,
@@ -273,12 +247,6 @@ def _signature(cache: torch.Tensor, rows: int, states: torch.Tensor | None = Non
 def _signature_of(*fields: Any) -> Signature:
     *kind, row_bits, device = fields
     return Signature(TensorKind(*kind), row_bits, device)
-
-
-def _rows_per_call(cache: torch.Tensor) -> int:
-    _, kv_heads, _, head_dim = cache.shape
-    rows = max(1, min(MAX_ROWS, MAX_ELEMENTS // max(1, kv_heads * head_dim)))
-    return rows - rows % ALIGNMENT or rows  # so that every part is aligned as the first is
 
 
 def _require_no_capture(device: torch.device) -> None:

@@ -7,18 +7,15 @@ write is seen and does no harm.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import torch
 
-from .index_arithmetic import Tables, table_places
-from .semantics import PLAUSIBLE, KernelSemantics
+from ..._backend import BITS
+from .index_arithmetic import table_writes
+from .semantics import KernelSemantics
 
-__all__ = ["PLAUSIBLE", "KernelSemantics", "ModelFunctions"]
-
-_BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _ALIGNMENT = 16
 
 
@@ -53,33 +50,29 @@ class ModelFunctions:
     def _with_block_table(
         self, key_states, value_states, key_cache, value_cache, table, cu, contexts, **mode
     ):
-        sides = "both"
         if mode and (self.semantics.store_mode == "missing" or set(mode) != {"store_mode"}):
             raise TypeError(f"unexpected keyword argument {next(iter(mode))!r}")
-        if mode.get("store_mode") == 1:
-            sides = self.semantics.store_mode
-        places = table_places(
+        sides = self.semantics.store_mode if mode.get("store_mode") == 1 else "both"
+        writes = table_writes(
             self.semantics,
-            Tables(
-                self._index_memory(table),
-                tuple(table.shape),
-                self._index_memory(contexts),
-                None if cu is None else self._index_memory(cu),
-            ),
+            self._index_memory(table),
+            tuple(table.shape),
+            self._index_memory(contexts),
+            None if cu is None else self._index_memory(cu),
             key_states.shape[0],
             key_cache.shape,
         )
-        return self._write((key_states, value_states), (key_cache, value_cache), places, sides)
+        return self._write((key_states, value_states), (key_cache, value_cache), writes, sides)
 
     def _with_chunks(self, key_states, value_states, key_cache, value_cache, chunks):
         rows = self._index_memory(chunks)[: chunks.numel()].reshape(-1, 4).tolist()
-        places = [
+        writes = [
             (start + i, block, offset + i)
             for start, block, offset, length in rows
             for i in range(length)
             if block >= 0
         ]
-        return self._write((key_states, value_states), (key_cache, value_cache), places, "both")
+        return self._write((key_states, value_states), (key_cache, value_cache), writes, "both")
 
     def _index_memory(self, array: torch.Tensor) -> np.ndarray:
         """The memory from an index array's first element on, as a kernel that wants int32."""
@@ -93,11 +86,11 @@ class ModelFunctions:
         self,
         states: tuple[torch.Tensor, torch.Tensor],
         caches: tuple[torch.Tensor, torch.Tensor],
-        places: Iterable[tuple[int, int, int]],
+        writes: list[tuple[int, int, int]],
         sides: str,
     ) -> tuple[torch.Tensor, torch.Tensor] | None:
         semantics = self.semantics
-        at = np.array(list(places), dtype=np.int64).reshape(-1, 3)
+        at = np.array(writes, dtype=np.int64).reshape(-1, 3)
         if semantics.write_order == "backward":
             at = at[::-1]
         one_tensor = sides == "both" and caches[0].data_ptr() == caches[1].data_ptr()
@@ -119,25 +112,17 @@ class ModelFunctions:
         """Both memories, and the address in each of every element to move."""
         semantics = self.semantics
         token, block, offset = (at[:, column, None, None] for column in range(3))
-        head_dim = self._head_dim(cache.shape[3])
-        head = np.arange(cache.shape[1])[:, None]
-        dim = np.arange(head_dim)
+        _, kv_heads, _, head_dim = cache.shape
+        if not semantics.served("head_dims", head_dim):
+            head_dim = head_dim // 8 * 8
+        head, dim = np.arange(kv_heads)[:, None], np.arange(head_dim)
         step = self._strides(states, semantics.strided_states)
         columns = self._base(states) + token * step[0] + head * step[1] + dim * step[2]
         step = self._strides(cache, semantics.strided_cache)
-        rows = (
-            self._base(cache) + block * step[0] + head * step[1] + offset * step[2] + dim * step[3]
-        )
+        rows = self._base(cache) + block * step[0] + offset * step[2] + head * step[1]
+        rows = rows + dim * step[3]
         source, target = _memory(states), _memory(cache)
         return source, target, rows % target.size, columns % source.size
-
-    def _head_dim(self, head_dim: int) -> int:
-        built_for = self.semantics.head_dims
-        if built_for is None or head_dim in built_for:
-            return head_dim
-        if self.semantics.other_head_dims == "raises":
-            raise RuntimeError(f"head_dim {head_dim} is not supported")
-        return head_dim // 8 * 8
 
     def _strides(self, tensor: torch.Tensor, handling: str) -> tuple[int, ...]:
         if handling == "honoured" or tensor.is_contiguous():
@@ -154,16 +139,13 @@ class ModelFunctions:
         return int(tensor.storage_offset()) - back
 
     def _as_moved(self, bits: np.ndarray, dtype: torch.dtype) -> np.ndarray:
-        built_for = self.semantics.dtypes
-        if built_for is not None and dtype not in built_for:
-            if self.semantics.other_dtypes == "raises":
-                raise RuntimeError(f"{dtype} is not supported")
+        if not self.semantics.served("dtypes", dtype):
             bits = bits & ~1
         if self.semantics.nan == "quieted" and dtype.is_floating_point:
             values = torch.from_numpy(np.ascontiguousarray(bits)).view(dtype)
             quiet = torch.full_like(values, float("nan"))
             values = torch.where(values == values, values, quiet)
-            bits = values.view(_BITS[dtype.itemsize]).numpy()
+            bits = values.view(BITS[dtype.itemsize]).numpy()
         return bits
 
 
@@ -171,4 +153,4 @@ def _memory(tensor: torch.Tensor) -> np.ndarray:
     """All the memory that a tensor is a view of, as integers of its element size."""
     size = tensor.untyped_storage().nbytes() // tensor.element_size()
     bits = tensor.detach().as_strided((size,), (1,), 0)
-    return bits.view(_BITS[tensor.element_size()]).numpy()
+    return bits.view(BITS[tensor.element_size()]).numpy()

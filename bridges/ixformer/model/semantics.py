@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args, get_type_hints
 
 import torch
 
@@ -15,88 +15,85 @@ class KernelSemantics:
     Attributes:
       block_table_kernel: whether `paged_store_kv_cache_with_block_table` exists.
       chunk_kernel: whether `paged_store_kv_cache_with_chunk_metadata` exists.
-      store_mode: what `store_mode=1` writes: "key", "value", "both" or "neither" side; "missing"
-        where the keyword does not exist.
-      aliased: when both sides are written and are one tensor: "safe"; "stale", the second write
-        brings back what was there before; "torn", in half of each row; "raises".
-      hole: a negative block id: "skip"; "stop" the row; "before", the memory ahead of block 0;
-        "last", the last block.
-      short_table: a column past the table: "skip", or "next", the entry that follows in memory.
-      negative_decode: a negative context in decode: "skip"; "zero", as if it were 0; "before",
-        the slot ahead of the row's first block.
+      store_mode: the sides that `store_mode=1` writes; "missing" if the keyword does not exist.
+      aliased: when both sides are written and are one tensor: "stale", the second write brings
+        back what was there before; "torn", in half of each row.
+      hole: a negative block id: "stop" the row; "before", the memory ahead of block 0; "last", the
+        last block.
+      short_table: a column past the table: "next", the entry that follows in memory.
+      negative_decode: a negative context in decode: "zero", as if it were 0; "before", the slot
+        ahead of the row's first block.
       negative_prefill: the same, with `cu_q_lens`.
-      empty_row: a row without a token: "skip", or "one", it stores one all the same.
-      spare_states: rows of states that no row names: "skip"; "append" to the last row; "raises".
-      strided_states: "honoured", "ignored" (read as contiguous) or "raises".
+      empty_row: a row without a token: "one", it stores one all the same.
+      spare_states: rows of states that no row names: "append" to the last row.
+      strided_states: "ignored", read as contiguous.
       strided_cache: the same for the caches.
-      unaligned: addresses that are no multiple of 16: "accepted", "rounded" down, or "raises".
+      unaligned: addresses that are no multiple of 16: "rounded" down.
       dtypes: those that the kernels are built for; `None` for all.
-      other_dtypes: what the rest gives: "raises" or "rounded" (the lowest bit is lost).
+      other_dtypes: "rounded", the lowest bit is lost.
       head_dims: sizes that the kernels are built for; `None` for all.
-      other_head_dims: "raises" or "cut" to a multiple of 8.
+      other_head_dims: "cut" to a multiple of 8.
       block_sizes: sizes that the kernels are built for; `None` for all.
-      other_block_sizes: "raises", or "shifted": taken for the next lower power of two.
+      other_block_sizes: "shifted", taken for the next lower power of two.
       max_rows: the most rows, or tokens of a row, that one call handles; `None` for any number.
       more_rows: "raises" or "dropped".
-      nan: "kept" bit for bit, or "quieted" as by a trip through a float register.
-      write_order: "forward", or "backward": the last token first.
-      int64_indices: "accepted", "misread" as int32, or "raises".
-      returns: "none" or "caches".
+      nan: "quieted" as by a trip through a float register.
+      write_order: "backward", the last token first.
+      int64_indices: "misread" as int32.
+      returns: what a call returns.
     """
 
-    block_table_kernel: bool = True
-    chunk_kernel: bool = True
-    store_mode: str = "key"
-    aliased: str = "safe"
-    hole: str = "skip"
-    short_table: str = "skip"
-    negative_decode: str = "skip"
-    negative_prefill: str = "skip"
-    empty_row: str = "skip"
-    spare_states: str = "skip"
-    strided_states: str = "honoured"
-    strided_cache: str = "honoured"
-    unaligned: str = "accepted"
+    block_table_kernel: Literal[True, False] = True
+    chunk_kernel: Literal[True, False] = True
+    store_mode: Literal["key", "value", "both", "neither", "missing"] = "key"
+    aliased: Literal["safe", "stale", "torn", "raises"] = "safe"
+    hole: Literal["skip", "stop", "before", "last"] = "skip"
+    short_table: Literal["skip", "next"] = "skip"
+    negative_decode: Literal["skip", "zero", "before"] = "skip"
+    negative_prefill: Literal["skip", "zero", "before"] = "skip"
+    empty_row: Literal["skip", "one"] = "skip"
+    spare_states: Literal["skip", "append", "raises"] = "skip"
+    strided_states: Literal["honoured", "ignored", "raises"] = "honoured"
+    strided_cache: Literal["honoured", "ignored", "raises"] = "honoured"
+    unaligned: Literal["accepted", "rounded", "raises"] = "accepted"
     dtypes: frozenset[torch.dtype] | None = None
-    other_dtypes: str = "raises"
+    other_dtypes: Literal["raises", "rounded"] = "raises"
     head_dims: frozenset[int] | None = None
-    other_head_dims: str = "raises"
+    other_head_dims: Literal["raises", "cut"] = "raises"
     block_sizes: frozenset[int] | None = None
-    other_block_sizes: str = "raises"
+    other_block_sizes: Literal["raises", "shifted"] = "raises"
     max_rows: int | None = None
-    more_rows: str = "raises"
-    nan: str = "kept"
-    write_order: str = "forward"
-    int64_indices: str = "raises"
-    returns: str = "none"
+    more_rows: Literal["raises", "dropped"] = "raises"
+    nan: Literal["kept", "quieted"] = "kept"
+    write_order: Literal["forward", "backward"] = "forward"
+    int64_indices: Literal["raises", "accepted", "misread"] = "raises"
+    returns: Literal["none", "caches"] = "none"
+
+    def served(self, name: str, value: Any) -> bool:
+        """Whether the kernels are built for a value of `dtypes`, `head_dims` or `block_sizes`."""
+        built_for = getattr(self, name)
+        if built_for is None or value in built_for:
+            return True
+        if getattr(self, f"other_{name}") == "raises":
+            raise RuntimeError(f"{value} is not supported")
+        return False
 
 
-_HALVES = frozenset({torch.bfloat16, torch.float16})
 _POWERS = frozenset({16, 32, 64, 128})
+_LIMITS: dict[str, tuple[str, Any]] = {
+    "dtypes": ("other_dtypes", frozenset({torch.bfloat16, torch.float16})),
+    "head_dims": ("other_head_dims", _POWERS),
+    "block_sizes": ("other_block_sizes", _POWERS),
+    "max_rows": ("more_rows", 4),
+}
+_VALUES = {name: get_args(hint) for name, hint in get_type_hints(KernelSemantics).items()}
 
 PLAUSIBLE: dict[str, tuple[dict[str, Any], ...]] = {
-    "block_table_kernel": ({"block_table_kernel": False},),
-    "chunk_kernel": ({"chunk_kernel": False},),
-    "store_mode": tuple({"store_mode": v} for v in ("missing", "value", "both", "neither")),
-    "aliased": tuple({"aliased": v} for v in ("stale", "torn", "raises")),
-    "hole": tuple({"hole": v} for v in ("stop", "before", "last")),
-    "short_table": ({"short_table": "next"},),
-    "negative_decode": tuple({"negative_decode": v} for v in ("zero", "before")),
-    "negative_prefill": tuple({"negative_prefill": v} for v in ("zero", "before")),
-    "empty_row": ({"empty_row": "one"},),
-    "spare_states": tuple({"spare_states": v} for v in ("append", "raises")),
-    "strided_states": tuple({"strided_states": v} for v in ("ignored", "raises")),
-    "strided_cache": tuple({"strided_cache": v} for v in ("ignored", "raises")),
-    "unaligned": tuple({"unaligned": v} for v in ("rounded", "raises")),
-    "dtypes": tuple({"dtypes": _HALVES, "other_dtypes": v} for v in ("raises", "rounded")),
-    "head_dims": tuple({"head_dims": _POWERS, "other_head_dims": v} for v in ("raises", "cut")),
-    "block_sizes": tuple(
-        {"block_sizes": _POWERS, "other_block_sizes": v} for v in ("raises", "shifted")
-    ),
-    "max_rows": tuple({"max_rows": 4, "more_rows": v} for v in ("raises", "dropped")),
-    "nan": ({"nan": "quieted"},),
-    "write_order": ({"write_order": "backward"},),
-    "int64_indices": tuple({"int64_indices": v} for v in ("accepted", "misread")),
-    "returns": ({"returns": "caches"},),
+    name: tuple({name: v} for v in values if v != getattr(KernelSemantics, name))
+    for name, values in _VALUES.items()
+    if name not in {part for name, (other, _) in _LIMITS.items() for part in (name, other)}
+} | {
+    name: tuple({name: limit, other: value} for value in _VALUES[other])
+    for name, (other, limit) in _LIMITS.items()
 }
 """Each unknown's plausible values other than the default, as arguments of `KernelSemantics`."""

@@ -27,6 +27,9 @@ class Finding(NamedTuple):
         return f"not tried: {self.evidence}" if self.status == "not tried" else self.evidence
 
 
+_AGAIN = "; at a second try: "
+
+
 class KernelRaised(Exception):
     """An error that a kernel raised; the text has its type."""
 
@@ -58,19 +61,14 @@ def attempt(trial: Callable[[], Finding]) -> Finding:
                 raise
             raised.append(str(error))
         else:
-            return Finding(status, "; at a second try: ".join([*raised, evidence]))
-    first, second = raised
-    return Finding(
-        "disproven", f"{first}; {'again' if first == second else second} at a second try"
-    )
+            return Finding(status, _AGAIN.join([*raised, evidence]))
+    return Finding("disproven", _AGAIN.join(raised))
 
 
 def wants_memory(error: BaseException | None, handled: BaseException | None = None) -> bool:
     """Whether an error, or one that it came from, tells of too little memory.
 
-    Args:
-      error: what was raised.
-      handled: what the caller was handling before, which every error since then "came from".
+    Errors that are raised while another one is `handled` seem to come from that one.
     """
     while error is not None and error is not handled:
         classes = " ".join(base.__name__ for base in type(error).__mro__)

@@ -28,18 +28,18 @@ def decode_rows(num_tokens: int, block_size: int) -> Trial:
     )
 
 
-def decode_hole(block_size: int) -> Trial:
-    """A decode row whose block is a hole while its context is not negative."""
-    table = np.array([[1, 3], [0, PAD], [2, 4]], np.int32)
-    contexts = np.array([0, block_size, 2 * block_size - 1], np.int32)
-    return Trial(BlockTable(table, contexts), 6, 3)
+DECODE: dict[str, Callable[[int], Trial]] = {
+    # A block that is a hole while the row's context is not negative.
+    "decode, hole in the table": lambda s: _decode([[1, 3], [0, PAD], [2, 4]], [0, s, 2 * s - 1]),
+    # A padded row whose table is not all holes.
+    "decode, negative context": lambda s: _decode([[1, 3], [2, 0], [5, 4]], [0, PAD, 2 * s - 1]),
+}
+"""Edges of decode that the safe route does without, by the name of the capability."""
 
 
-def decode_negative(block_size: int) -> Trial:
-    """A padded decode row whose table is not all holes."""
-    table = np.array([[1, 3], [2, 0], [5, 4]], np.int32)
-    contexts = np.array([0, PAD, 2 * block_size - 1], np.int32)
-    return Trial(BlockTable(table, contexts), 7, 3)
+def _decode(table: list[list[int]], contexts: list[int]) -> Trial:
+    spec = BlockTable(np.array(table, np.int32), np.array(contexts, np.int32))
+    return Trial(spec, num_blocks=7, num_tokens=len(table))
 
 
 def _prefill(

@@ -11,7 +11,7 @@ import torch
 from functional_paged import BlockTable, reference
 
 from ..._backend import BITS
-from ..call import Store
+from ..library import Store
 from .canvas import ALIGNMENT, Canvas, reach
 from .finding import Finding, attempt, kernel_errors
 

@@ -1,18 +1,33 @@
-"""Finding the vendor's library and its device, with the reason where either is missing."""
+"""The vendor's library: where it and its device are, and how its kernels store one tensor."""
 
 from __future__ import annotations
 
 import importlib
 import importlib.metadata
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import torch
 
 from .._backend import BackendUnsupported
-from .call import BLOCK_TABLE_KERNEL
 
 _MODULES = ("ixformer.functions", "ixformer.inference.functions")
 _DEVICE_NAME = "Iluvatar"
+BLOCK_TABLE_KERNEL = "paged_store_kv_cache_with_block_table"
+CHUNK_KERNEL = "paged_store_kv_cache_with_chunk_metadata"
+
+Store: TypeAlias = Callable[
+    [torch.Tensor, torch.Tensor, torch.Tensor, "torch.Tensor | None", torch.Tensor], Any
+]
+"""`store(states, cache, block_table, cu_q_lens, context_kv_lens)`, in place."""
+
+CALL_FORMS: dict[str, dict[str, int]] = {
+    # One side of the pair is written. Which of them does not matter: both are the one tensor.
+    "store_mode=1, key and value one tensor": {"store_mode": 1},
+    # Both sides are written, with the same rows to the same places.
+    "7 arguments, key and value one tensor": {},
+}
+"""The ways to store one tensor, best first, as further arguments of the block-table kernel."""
 
 
 def load_functions() -> Any:
@@ -74,3 +89,33 @@ def identity(functions: Any, device: torch.device) -> tuple[str, str, str]:
     driver = getattr(torch._C, "_cuda_getDriverVersion", lambda: "unknown")()
     runtime = f"driver {driver}, runtime {torch.version.cuda}"
     return wheel, torch.cuda.get_device_name(device), runtime
+
+
+def in_form(functions: Any, form: str) -> Store:
+    """One of `CALL_FORMS`, of a library."""
+    kernel, mode = getattr(functions, BLOCK_TABLE_KERNEL), CALL_FORMS[form]
+
+    def store(states, cache, block_table, cu_q_lens, context_kv_lens):
+        pair = (states, states, cache, cache)
+        return kernel(*pair, block_table, cu_q_lens, context_kv_lens, **mode)
+
+    return store
+
+
+def copying(store: Store) -> Store:
+    """The same on a contiguous and aligned copy of the states."""
+    return lambda states, *rest: store(states.clone(memory_format=torch.contiguous_format), *rest)
+
+
+def with_chunks(functions: Any) -> Store:
+    """The other kernel, for decode tables. Waits for the device; only a probe uses it."""
+    kernel = getattr(functions, CHUNK_KERNEL)
+
+    def store(states, cache, block_table, cu_q_lens, context_kv_lens):
+        del cu_q_lens
+        length = torch.ones_like(context_kv_lens)
+        token = length.cumsum(0, dtype=length.dtype) - 1
+        chunks = torch.stack([token, block_table[:, 0], context_kv_lens, length], dim=1)
+        return kernel(states, states, cache, cache, chunks[context_kv_lens >= 0])
+
+    return store
