@@ -6,16 +6,17 @@ import array_api_compat.torch as xp
 import torch
 
 from functional_paged import PAD, IndexSpec, check_spec, internal
-from functional_paged.internal import slots_in
+from functional_paged.internal import Shaped, slots_in
 
 from . import _registry as registry
 from ._backend import Backend, StorePlan
+from ._transforms import check_untransformed
 
 
 def plan(
     index_spec: IndexSpec,
     *,
-    cache: torch.Tensor,
+    cache: Shaped[torch.Tensor, "num_blocks kv_heads block_size head_dim"],
     num_tokens: int,
     backend: str | Backend | None = None,
     check: bool = False,
@@ -50,6 +51,18 @@ def plan(
       2
     """
     internal.check_load(internal.TORCH_STORE, cache, index_spec)
+    return checked_plan(index_spec, cache, num_tokens, backend, check)
+
+
+def checked_plan(
+    index_spec: IndexSpec,
+    cache: torch.Tensor,
+    num_tokens: int,
+    backend: str | Backend | None,
+    check: bool = False,
+) -> StorePlan:
+    """`plan` for arguments that have passed the static checks (C1-C4)."""
+    check_untransformed(cache=cache, **index_spec.arrays())
     num_blocks, kv_heads, block_size, head_dim = cache.shape
     cache_shape = (num_blocks, kv_heads, block_size, head_dim)
     if check:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 
 from ._backend import BITS, BackendUnsupported
+from ._operator import register_operator
 
 if TYPE_CHECKING:
     from functional_paged import IndexSpec
@@ -58,9 +59,10 @@ class TorchBackend:
         if cache.shape[0] == 0:
             slots = slots[:0]  # C18
         stored = slots >= 0
-        on_cpu = slots.device.type == "cpu" and not torch.compiler.is_compiling()
-        if on_cpu or slots.shape[0] == 0:
-            # Nothing to wait for, and half the work of a masked write.
+        # On the CPU there is nothing to wait for, and half the work of a masked write. What is
+        # traced, or of a class of its own, may have no values.
+        at_hand = type(slots) is torch.Tensor and slots.device.type == "cpu"
+        if (at_hand and not torch.compiler.is_compiling()) or slots.shape[0] == 0:
             rows, any_stored = torch.nonzero(stored)[:, 0], None
         else:
             token = torch.arange(slots.shape[0], device=slots.device)
@@ -88,14 +90,8 @@ def _write_rows(
     by_slot.index_put_((blocks, offsets), written)
 
 
-# Not torch.library.custom_op, which costs a call about three times as much on the host (see
-# benchmarks/ixformer_overhead.py). The operator returns nothing: one that returns its mutated
-# argument loses the write under torch.compile.
-_library = torch.library.Library("functional_paged", "DEF")
-_library.define(
+_store_op = register_operator(
     "write_rows(Tensor(a!) cache, Tensor states, Tensor rows, Tensor blocks, Tensor offsets, "
-    "Tensor? any_stored) -> ()"
+    "Tensor? any_stored) -> ()",
+    _write_rows,
 )
-_library.impl("write_rows", _write_rows, "CompositeExplicitAutograd")
-torch.library.register_fake("functional_paged::write_rows", lambda *_: None, lib=_library)
-_store_op = torch.ops.functional_paged.write_rows.default

@@ -1,0 +1,62 @@
+"""Whether a strided tensor overlaps itself (C20), told from its shape and strides alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+
+import torch
+
+
+def overlaps_itself(shape: Sequence[int], strides: Sequence[int]) -> bool:
+    """Whether two elements of a strided tensor share memory. Strides are not negative.
+
+    Two elements meet where steps `d`, not all zero and each shorter than its axis, give
+    `sum(stride * d) == 0`. Layouts whose axes nest are told at once; for others the two shortest
+    axes are walked, and the rest is solved.
+    """
+    if 0 in shape:
+        return False
+    axes = [(stride, size - 1) for size, stride in zip(shape, strides, strict=True) if size > 1]
+    if math.prod(shape) > 1 + sum(stride * steps for stride, steps in axes):
+        return True  # more elements than memory
+    # Each axis steps over all smaller ones. Not sorted, which torch.compile cannot trace.
+    if all(
+        stride > sum(s * n for j, (s, n) in enumerate(axes) if j != i and s <= stride)
+        for i, (stride, _) in enumerate(axes)
+    ):
+        return False
+    return _meet(tuple(axes))
+
+
+@torch.compiler.assume_constant_result
+@lru_cache(maxsize=256)
+def _meet(axes: tuple[tuple[int, int], ...]) -> bool:
+    """Whether steps that are not all zero lead back to where they began."""
+    if any(stride == 0 for stride, _ in axes):
+        return True
+    *short, (a, a_steps), (b, b_steps) = sorted(axes, key=lambda axis: axis[1])
+    # What the two longest axes alone can reach: a * i + b * j == target has one i in each `period`.
+    gcd = math.gcd(a, b)
+    period, inverse = b // gcd, pow(a // gcd, -1, b // gcd)
+    if period <= a_steps and a // gcd <= b_steps:
+        return True
+    for target in _sums(short):
+        if target % gcd:
+            continue
+        least = max(-a_steps, -((b * b_steps - target) // a))
+        most = min(a_steps, (target + b * b_steps) // a)
+        if least + (target // gcd * inverse - least) % period <= most:
+            return True
+    return False
+
+
+def _sums(axes: list[tuple[int, int]]) -> list[int]:
+    """What steps along the axes add up to, but for steps of zero; one of each two opposites."""
+    sums = [0]
+    half: list[int] = []
+    for stride, steps in axes:
+        half += [total + stride * step for total in sums for step in range(1, steps + 1)]
+        sums = [total + stride * step for total in sums for step in range(-steps, steps + 1)]
+    return half
