@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 import torch
 
 from functional_paged import SpecError, internal
@@ -32,10 +34,9 @@ def check_fit(cache: torch.Tensor, states: torch.Tensor, plan: StorePlan) -> Non
             and not cache.is_quantized
         )
     except (AttributeError, RuntimeError, ValueError):  # of another type or rank, or nested
-        agree = False
+        _refuse(cache, states)
     if not agree:
-        internal.check_tensors(internal.TORCH_STORE, cache, states)
-        raise AssertionError("the shared checks take two tensors that do not agree")
+        _refuse(cache, states)
     if num_blocks != plan.num_blocks:
         raise SpecError(
             "C1", f"num_blocks = {num_blocks} of cache must equal {plan.num_blocks}, {_FOR}"
@@ -69,3 +70,8 @@ def check_fit(cache: torch.Tensor, states: torch.Tensor, plan: StorePlan) -> Non
             "cache must not overlap itself, got "
             f"shape {tuple(cache.shape)} with strides {cache.stride()}",
         )
+
+
+def _refuse(cache: torch.Tensor, states: torch.Tensor) -> NoReturn:
+    internal.check_tensors(internal.TORCH_STORE, cache, states)
+    raise AssertionError("the shared checks take two tensors that do not agree")

@@ -13,18 +13,15 @@ from ._transforms import check_untransformed
 def register_operator(schema: str, run: Callable[..., None]) -> Any:
     """The operator `functional_paged::NAME`, registered once in a process.
 
-    It returns nothing: one that returns its mutated argument loses the write under torch.compile.
-    Not `torch.library.custom_op`, which costs a call about three times as much on the host (see
+    Where a module is loaded again, the operator of the first time stays. It returns nothing: one
+    that returns its mutated argument loses the write under torch.compile. Not
+    `torch.library.custom_op`, which costs a call about three times as much on the host (see
     benchmarks/ixformer_overhead.py).
 
     Args:
-      schema: the operator's, of arguments `cache`, which is written, `states` and others. Where a
-        module is loaded again, the operator of the first time stays.
+      schema: `NAME(Tensor(a!) cache, Tensor states, ...) -> ()`.
       run: what it does. Not called for tensors that carry tangents (C22), which compiled code
         would drop.
-
-    Returns:
-      What to call.
     """
     name = schema.partition("(")[0]
     if not hasattr(torch.ops.functional_paged, name):
@@ -33,10 +30,8 @@ def register_operator(schema: str, run: Callable[..., None]) -> Any:
             check_untransformed(cache=cache, states=states)
             run(cache, states, *others)
 
-        library = torch.library.Library("functional_paged", "FRAGMENT")
-        library.define(schema)
-        library.impl(name, checked, "CompositeExplicitAutograd")
-        torch.library.register_fake(f"functional_paged::{name}", lambda *_: None, lib=library)
-        # It takes its registrations along when it goes, and `checked` is held by torch.
-        checked.__dict__["library"] = library
+        qualified = f"functional_paged::{name}"
+        torch.library.define(qualified, schema.removeprefix(name))
+        torch.library.impl(qualified, "default", checked)
+        torch.library.register_fake(qualified, lambda *_: None)
     return getattr(torch.ops.functional_paged, name).default

@@ -39,7 +39,7 @@ def available_backends() -> dict[str, str | None]:
       >>> available_backends()["torch"] is None
       True
     """
-    return {name: _why_not(name) for name in _LOADERS}
+    return {name: None if _load(name) else _reasons[name] for name in _LOADERS}
 
 
 def resolve(backend: str | Backend | None) -> tuple[str, Backend]:
@@ -67,17 +67,18 @@ def name_of(backend: str | Backend) -> str:
 
 def find(name: str) -> Backend:
     """The one backend object of a name in this process."""
-    if name not in _LOADERS and name not in _named:
-        raise BackendUnsupported(f"backend {name!r} does not exist; {_overview()}")
-    reason = _why_not(name)
-    if reason is not None:
-        raise BackendUnsupported(f"backend {name!r} cannot load: {reason}; {_overview(but=name)}")
-    return _named[name]
+    if _load(name):
+        return _named[name]
+    if name in _LOADERS:
+        what = f"cannot load: {_reasons[name]}; {_overview(but=name)}"
+    else:
+        what = f"does not exist; {_overview()}"
+    raise BackendUnsupported(f"backend {name!r} {what}")
 
 
 def _best() -> str:
     for name in _LOADERS:
-        if _why_not(name) is None:
+        if _load(name):
             return name
     raise BackendUnsupported(f"no backend can load; {_overview()}")
 
@@ -97,21 +98,24 @@ def _name_for(backend: Backend) -> str:
 
 
 @torch.compiler.assume_constant_result  # nor what loads a library
-def _why_not(name: str) -> str | None:
+def _load(name: str) -> bool:
+    """Whether a name has a backend, else the reason is noted; each is tried once in a process."""
+    if name in _named:
+        return True
     with _lock:
-        if name not in _named and name not in _reasons:
+        if name in _LOADERS and name not in _named and name not in _reasons:
             try:
                 _named[name] = _LOADERS[name]()
             except BackendUnsupported as error:
                 _reasons[name] = str(error)
             except Exception as error:  # a vendor's library may raise anything
                 _reasons[name] = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        return _reasons.get(name)
+        return name in _named
 
 
 def _overview(but: str | None = None) -> str:
-    reasons = {name: _why_not(name) for name in _LOADERS if name != but}
     return "backends: " + ", ".join(
         name if reason is None else f"{name} (cannot load: {reason})"
-        for name, reason in reasons.items()
+        for name, reason in available_backends().items()
+        if name != but
     )

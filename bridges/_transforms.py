@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import torch
-from torch._C import _functorch
-from torch._C._functorch import maybe_current_level
+from torch._C._functorch import (
+    is_batchedtensor,
+    is_functionaltensor,
+    maybe_current_level,
+    maybe_get_level,
+)
 from torch.autograd import forward_ad
 
 from functional_paged import SpecError
@@ -25,7 +29,7 @@ def check_untransformed(**tensors: torch.Tensor) -> None:
     if not at_work():
         return
     for name, tensor in tensors.items():
-        if _functorch.is_batchedtensor(tensor) or _functorch.is_functionaltensor(tensor):
+        if is_batchedtensor(tensor) or is_functionaltensor(tensor):
             raise SpecError(
                 "C20",
                 f"{name} must be strided, got a tensor inside torch.func.vmap or functionalize; "
@@ -41,7 +45,7 @@ def check_untransformed(**tensors: torch.Tensor) -> None:
 
 def _has_tangent(tensor: torch.Tensor) -> bool:
     level = maybe_current_level()
-    if level is not None and -1 < _functorch.maybe_get_level(tensor) < level:
+    if level is not None and -1 < maybe_get_level(tensor) < level:
         return True  # what belongs to an outer transformation can't be looked into from here
     if forward_ad._current_level < 0 or tensor.is_inference():
         return False

@@ -7,13 +7,13 @@ from typing import Any
 import torch
 
 from .. import _registry
+from .._operator import register_operator
 from .proofs import Prover
 
 
 def prover_of(backend: str) -> Prover:
     """The prover of the backend of that name in this process, loaded if need be."""
-    # A store asks every time, and `find` takes a lock.
-    found: Any = _registry._named.get(backend) or _registry.find(backend)
+    found: Any = _registry.find(backend)
     return found.prover
 
 
@@ -28,15 +28,9 @@ def _store(
     prover_of(backend).write(cache, states, table, contexts, native)
 
 
-# `torch_inplace` says why it is done this way. A graph or an exported program names the backend,
-# which is looked up where it runs. A module that is loaded again finds the operator defined.
-_NAME = "functional_paged::ixformer_store"
-if not hasattr(torch.ops.functional_paged, "ixformer_store"):
-    torch.library.define(
-        _NAME,
-        "(Tensor(a!) cache, Tensor states, Tensor table, Tensor contexts, Tensor[]? native, "
-        "str backend) -> ()",
-    )
-    torch.library.impl(_NAME, "default", _store)
-    torch.library.register_fake(_NAME, lambda *_: None)
-store = torch.ops.functional_paged.ixformer_store.default
+# A graph or an exported program names the backend, which is looked up where it runs.
+store = register_operator(
+    "ixformer_store(Tensor(a!) cache, Tensor states, Tensor table, Tensor contexts, "
+    "Tensor[]? native, str backend) -> ()",
+    _store,
+)
