@@ -13,14 +13,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from functional_paged.conformance import (
+    Adapter,
     BackendNotFound,
     BackendRun,
     Result,
     all_cases,
     find_adapter,
-    run_backend,
 )
 from functional_paged.conformance.run.ledger import Ledger, read_ledger
+from functional_paged.conformance.run.with_ledger import run_with_ledger
 from functional_paged.internal import CLAUSES, SPEC_VERSION
 
 FOLDER = Path(__file__).parent
@@ -82,21 +83,20 @@ def run(name: str) -> BackendRun:
       SystemExit: its ledger does not know a failure, or knows one that there is not.
     """
     file = LEDGERS / f"{name.replace('-', '_')}.toml"
-    ledger = read_ledger(file) if file.exists() else Ledger(name, ())
-    adapter, cases = find_adapter(name), all_cases()
-    kept = [case for case in cases if not ledger.not_to_run(case)]
-    done = run_backend(name, kept, jobs=min(2, os.cpu_count() or 1))
-    results = {result.case.id: result for result in done.results}
-    for case in cases:
-        if case.id not in results:
-            reason = adapter.unsupported(case)
-            status = "unsupported" if reason else "fail"
-            results[case.id] = Result(case, status, reason or "not run, as it would crash or hang")
-    known, errors = ledger.apply([results[case.id] for case in cases])
-    errors += [f"{result.case.id} fails" for result in known if result.status == "fail"]
+    ledger = read_ledger(file) if file.exists() else Ledger(name)
+    adapter = find_adapter(name)
+    done, errors = run_with_ledger(name, all_cases(), ledger, jobs=min(2, os.cpu_count() or 1))
+    errors += [f"{result.case.id} fails" for result in done.results if result.status == "fail"]
     if errors:
         raise SystemExit("\n".join(f"{name}: {error}" for error in errors))
-    return replace(done, results=tuple(r for r in known if r.status != "unsupported"))
+    # What the ledger keeps from running, as it would crash or hang, is a failure like the others.
+    expressed = [r for r in done.results if r.status != "unsupported" or is_kept_back(adapter, r)]
+    return replace(done, results=tuple(expressed))
+
+
+def is_kept_back(adapter: Adapter, result: Result) -> bool:
+    """Whether a case was not run for its ledger alone."""
+    return bool(result.ledger) and adapter.unsupported(result.case) is None
 
 
 def cell(done: BackendRun, clause: str) -> str:

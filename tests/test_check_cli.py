@@ -122,14 +122,6 @@ def test_a_case_that_the_ledger_calls_unsupported_is_not_run(adapters: Path) -> 
     assert "6 unsupported: not run: see the ledger" in output
 
 
-@pytest.mark.parametrize("option", ["--json", "--html", "--write-ledger"])
-def test_a_file_that_cannot_be_written_is_said_before_the_run(adapters: Path, option: str) -> None:
-    words = ("--backend", "my_adapters:Right", "--cases", "c14*", option, "nowhere/file")
-    status, output = run(*words)
-    assert status == 2
-    assert output == "the folder of nowhere/file must exist"
-
-
 def test_the_results_are_written_as_json(adapters: Path) -> None:
     run("--backend", "my_adapters:Wraps", "--cases", "c14*bf16*", "--jobs", "1", "--json", "r.json")
     data = json.loads(Path("r.json").read_text())

@@ -194,7 +194,7 @@ def test_files_that_cannot_be_read_or_written_are_refused(tmp_path: Path) -> Non
     file.write_bytes(b'{"form": "\xff"}')
     assert refused(file) == f"{file}: must be UTF-8 text, byte 10 is not\n"
     file.write_text(json.dumps(SLOTS))
-    assert refused(file, "--svg", tmp_path) == f"{tmp_path}: Is a directory\n"
+    assert refused(file, "--svg", tmp_path) == f"--svg {tmp_path}: Is a directory\n"
 
 
 @pytest.mark.parametrize("spec", [TABLE, PLAN, SLOTS], ids=["table", "plan", "slots"])

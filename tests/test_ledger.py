@@ -8,7 +8,7 @@ import pytest
 
 from functional_paged.conformance import Result
 from functional_paged.conformance.cases.suite import find_case
-from functional_paged.conformance.run.ledger import LedgerError, draft_ledger, read_ledger
+from functional_paged.conformance.run.ledger import Ledger, LedgerError, draft_ledger, read_ledger
 
 SHAPE = "n7_h3_s16_d46"
 HOLE = find_case(f"c8_hole/block_table/bf16/{SHAPE}")
@@ -94,7 +94,7 @@ def test_a_draft_reads_back_and_covers_the_run(tmp_path: Path) -> None:
         Result(HOLE, "fail", 'raised ValueError("a \\ b\nc")'),
         Result(NEGATIVE, "fail", "crashed: the process died of SIGSEGV"),
     ]
-    ledger = read_ledger(written(tmp_path, draft_ledger("mine", results)))
+    ledger = read_ledger(written(tmp_path, draft_ledger(Ledger("mine"), results)))
     applied, errors = ledger.apply(results[:1])
     assert (applied[0].status, errors) == ("xfail", [])
     assert ledger.not_to_run(NEGATIVE)

@@ -24,7 +24,9 @@ def _commands() -> None:
 def check(
     backend: Annotated[
         Optional[list[str]],  # noqa: UP045
-        typer.Option(help="A shipped backend or package.module:attribute; repeatable."),
+        typer.Option(
+            help="A shipped backend, package.module:attribute or FILE.py:attribute; repeatable."
+        ),
     ] = None,
     cases: Annotated[str, typer.Option(help="Only the cases whose id matches this glob.")] = "*",
     quick: Annotated[bool, typer.Option("--quick", help="One size and dtype a scenario.")] = False,
@@ -46,7 +48,7 @@ def check(
     ] = None,
     write_ledger: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option(help="Draft a ledger of the first backend's failures."),
+        typer.Option(help="The first backend's ledger with its new failures added, as a draft."),
     ] = None,
     seconds: Annotated[
         float, typer.Option(help="After which a case counts as hung.", min=0.1)
@@ -58,8 +60,9 @@ def check(
 ) -> None:
     """Run cases against backends.
 
-    Exit status: 0 if cases ran and each passed or is in a ledger, 1 on a failure, 2 where a backend
-    cannot load or supports no case.
+    Exit status: 0 if cases ran and each passed or is in a ledger; 1 on a failure; else 2 where a
+    backend cannot load or supports no case, or something cannot be written, 141 where nobody reads
+    the output.
     """
     from .check import CheckOptions, check_command
 
@@ -95,7 +98,8 @@ def explain(
 ) -> None:
     """Draw which token goes to which block and slot.
 
-    Exit status: 0 if the spec is drawn, valid or not, 2 if the file has no spec to draw.
+    Exit status: 0 if the spec is drawn, valid or not, 2 if the file has no spec to draw or
+    something cannot be written, 141 where nobody reads the output.
     """
     from .explain import explain_command
 

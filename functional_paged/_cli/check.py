@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -15,18 +15,20 @@ from rich.progress import Progress
 from rich.table import Table
 
 from .._clauses import CLAUSES
-from ..conformance import BackendNotFound, BackendRun, Case, Result, all_cases, run_backend
+from ..conformance import BackendNotFound, BackendRun, Case, all_cases, run_backend
 from ..conformance.adapter import DEFAULT_BACKENDS
 from ..conformance.cases.suite import every_case
 from ..conformance.report.results import counts_of, report
-from ..conformance.run.ledger import Ledger, LedgerError, draft_ledger, read_ledger
+from ..conformance.run.ledger import Ledger, LedgerError, draft_ledger, read_ledgers
+from ..conformance.run.with_ledger import run_with_ledger
+from .outputs import Outputs, Refused, console, refuse, shown
 
 _STYLES = {"pass": "green", "fail": "bold red", "xfail": "magenta", "unsupported": "yellow"}
 
 
 @dataclass(frozen=True)
 class CheckOptions:
-    """What `check` is asked for; see the help of each option."""
+    """The options of `check`; see the help of each."""
 
     backends: Sequence[str] = ()
     pattern: str = "*"
@@ -42,37 +44,44 @@ class CheckOptions:
 
 
 def check_command(options: CheckOptions) -> int:
-    """Check backends and print what came of it.
+    """Check backends, write the files that are asked for, and print the results.
 
     Returns:
-      Exit status: 0 if cases ran and each passed or is in a ledger, 1 on a failure or where a run
-      contradicts its ledger, 2 where a backend cannot load or runs no case, or a file is wrong.
+      Exit status: 0 if cases ran and each passed or is in a ledger; 1 on a failure, or where a run
+      contradicts its ledger; else 2 where a backend cannot load or runs no case, a file is wrong,
+      or something could not be written.
     """
-    console = Console()
     cases = _chosen(options)
     if options.list_only:
-        for case in cases:
-            print(case.id)
-        return 0
+        return shown(0, lambda _: print(*(case.id for case in cases), sep="\n"))
     if not cases:
-        console.print(f"no case matches {escape(options.pattern)}")
-        return 2
-    for file in (options.json_file, options.html_file, options.ledger_draft):
-        if file is not None and not file.parent.is_dir():  # said before the run, not after it
-            console.print(f"[bold red]the folder of {escape(str(file))} must exist[/]")
-            return 2
+        return refuse(f"no case matches {options.pattern}")
+    files = {
+        "--json": options.json_file,
+        "--html": options.html_file,
+        "--write-ledger": options.ledger_draft,
+    }
     try:
-        ledgers = {ledger.backend: ledger for ledger in map(read_ledger, options.ledgers)}
-        runs = _run_all(console, options, cases, ledgers)
-    except (BackendNotFound, LedgerError) as error:
-        console.print(f"[bold red]{escape(str(error))}[/]", highlight=False)
-        return 2
-    runs, contradictions = _apply(ledgers, runs)
-    _show(console, cases, runs)
-    for text in contradictions:
-        console.print(f"[bold red]ledger:[/] {escape(text)}", highlight=False)
-    _write_files(console, options, runs)
-    return _exit_status(console, runs, contradictions)
+        with Outputs(files, inputs=options.ledgers) as outputs:
+            ledgers = read_ledgers(options.ledgers)
+            runs, contradictions = _run_all(options, cases, ledgers)
+            _write_files(outputs, runs, ledgers)
+    except (BackendNotFound, LedgerError, Refused) as error:
+        return refuse(str(error))
+    for failure in outputs.failures:
+        refuse(failure)
+    idle = [run for run in runs if not counts_of(run.results).keys() & {"pass", "fail", "xfail"}]
+    failed = contradictions or any("fail" in counts_of(run.results) for run in runs)
+    status = 1 if failed else 2 if idle or outputs.failures else 0
+
+    def show(console: Console) -> None:
+        _show(console, cases, runs)
+        for text in contradictions:
+            console.print(f"[bold red]ledger:[/] {escape(text)}", highlight=False)
+        for run in idle:
+            console.print(f"[bold red]{escape(run.name)}: supports none of these cases[/]")
+
+    return shown(status, show, on_stderr=outputs.has_stdout)
 
 
 def _chosen(options: CheckOptions) -> list[Case]:
@@ -84,50 +93,52 @@ def _chosen(options: CheckOptions) -> list[Case]:
 
 
 def _run_all(
-    console: Console,
-    options: CheckOptions,
-    cases: Sequence[Case],
-    ledgers: dict[str, Ledger],
-) -> list[BackendRun]:
-    console.print(f"{len(cases)} cases, each compared bit for bit over the whole cache")
-    jobs = options.jobs or min(2, os.cpu_count() or 1)
-    runs = []
-    with Progress(console=console, transient=True) as progress:
-        for backend in options.backends or DEFAULT_BACKENDS:
-            task = progress.add_task(escape(backend), total=len(cases))
-            # A ledger has the adapter's name, which only loading the adapter tells.
-            ledger = ledgers.get(run_backend(backend, ()).name) if ledgers else None
-            skipped = [c for c in cases if ledger is not None and ledger.not_to_run(c)]
-            run = run_backend(
+    options: CheckOptions, cases: Sequence[Case], ledgers: dict[str, Ledger]
+) -> tuple[list[BackendRun], list[str]]:
+    """A run for each backend, its ledger applied, and what contradicts the ledgers."""
+    backends = options.backends or DEFAULT_BACKENDS
+    # A ledger has the adapter's name, which only loading the adapter tells.
+    names = [run_backend(backend, ()).name for backend in backends]
+    for name in names:
+        if names.count(name) > 1:
+            raise Refused(f"each backend must have a name of its own, got {name!r} twice")
+    runs, contradictions = [], []
+    terminal = console(stderr=True)
+    with Progress(console=terminal, transient=True, disable=not terminal.is_terminal) as progress:
+        for backend, name in zip(backends, names, strict=True):
+            task = progress.add_task(escape(name), total=len(cases))
+            run, errors = run_with_ledger(
                 backend,
-                [case for case in cases if case not in skipped],
+                cases,
+                ledgers.get(name, Ledger(name)),
                 seconds_per_case=options.seconds_per_case,
-                jobs=jobs,
+                jobs=options.jobs or min(2, os.cpu_count() or 1),
                 on_result=lambda _, task=task: progress.advance(task),
             )
-            not_run = [Result(case, "unsupported", "not run: see the ledger") for case in skipped]
-            by_id = {result.case.id: result for result in (*run.results, *not_run)}
-            runs.append(replace(run, results=tuple(by_id[case.id] for case in cases)))
-    return runs
+            runs.append(run)
+            contradictions += [f"{name}: {error}" for error in errors]
+    contradictions += [f"backend {name!r} was not run" for name in ledgers if name not in names]
+    return runs, contradictions
 
 
-def _apply(
-    ledgers: dict[str, Ledger], runs: Sequence[BackendRun]
-) -> tuple[list[BackendRun], list[str]]:
-    applied, contradictions = [], []
-    for run in runs:
-        results, errors = run.results, []
-        if run.name in ledgers:
-            known, errors = ledgers[run.name].apply(run.results)
-            results = tuple(known)
-        applied.append(replace(run, results=results))
-        contradictions += [f"{run.name}: {error}" for error in errors]
-    names = {run.name for run in runs}
-    contradictions += [f"backend {n!r} was not run" for n in ledgers if n not in names]
-    return applied, contradictions
+def _write_files(outputs: Outputs, runs: Sequence[BackendRun], ledgers: dict[str, Ledger]) -> None:
+    first = runs[0]
+
+    def page() -> str:
+        from ..conformance.report.html import to_html
+
+        return to_html(report(runs))
+
+    outputs.write("--json", lambda: json.dumps(report(runs), indent=1) + "\n")
+    outputs.write("--html", page)
+    outputs.write(
+        "--write-ledger",
+        lambda: draft_ledger(ledgers.get(first.name, Ledger(first.name)), first.results),
+    )
 
 
 def _show(console: Console, cases: Sequence[Case], runs: Sequence[BackendRun]) -> None:
+    console.print(f"{len(cases)} cases, each compared bit for bit over the whole cache")
     table = Table("clause", "what must hold", "cases", *[escape(run.name) for run in runs])
     for clause in CLAUSES:
         count = sum(clause.id in case.clauses for case in cases)
@@ -171,32 +182,3 @@ def _print_first_failure(console: Console, run: BackendRun) -> None:
         lines.append(f"seen at {case.link}")
     for line in lines:
         console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
-
-
-def _write_files(console: Console, options: CheckOptions, runs: Sequence[BackendRun]) -> None:
-    written = []
-    if options.json_file is not None:
-        options.json_file.write_text(json.dumps(report(runs), indent=1) + "\n", "utf-8")
-        written.append(options.json_file)
-    if options.html_file is not None:
-        from ..conformance.report.html import to_html
-
-        options.html_file.write_text(to_html(report(runs)), "utf-8")
-        written.append(options.html_file)
-    if options.ledger_draft is not None:
-        draft = draft_ledger(runs[0].name, runs[0].results)
-        options.ledger_draft.write_text(draft, "utf-8")
-        written.append(options.ledger_draft)
-    for file in written:
-        console.print(f"written: {file}", highlight=False, markup=False)
-
-
-def _exit_status(
-    console: Console, runs: Sequence[BackendRun], contradictions: Sequence[str]
-) -> int:
-    idle = [run for run in runs if not counts_of(run.results).keys() & {"pass", "fail", "xfail"}]
-    for run in idle:
-        console.print(f"[bold red]{escape(run.name)}: supports none of these cases[/]")
-    if contradictions or any("fail" in counts_of(run.results) for run in runs):
-        return 1
-    return 2 if idle else 0

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
-from rich.console import Console
-
 from .._errors import SpecError
-from .._explain import explain
+from .._explain import Explanation, explain
 from .._explain.spec_json import JsonSpecError, SizedSpec, parse_spec
 from .._explain.svg import to_svg
 from .._explain.text import render
+from .outputs import Outputs, Refused, refuse, shown
 
 MOST_TOKENS = 100_000
 """More tokens than this are for a machine to check; a drawing of them takes minutes."""
@@ -26,24 +24,29 @@ def explain_command(spec_file: Path, svg: Path | None) -> int:
 
     Returns:
       Exit status: 0 if the spec was drawn, whether it is valid or not; 2 if there is nothing to
-      draw or the SVG could not be written.
+      draw, or something could not be written.
     """
     try:
+        with Outputs({"--svg": svg}, inputs=(spec_file,)) as outputs:
+            explanation = _explained(spec_file)
+            outputs.write("--svg", lambda: to_svg(explanation))
+    except Refused as error:
+        return refuse(str(error))
+    for failure in outputs.failures:
+        refuse(failure)
+    text = render(explanation)
+    status = 2 if outputs.failures else 0
+    return shown(status, lambda console: console.print(text), on_stderr=outputs.has_stdout)
+
+
+def _explained(spec_file: Path) -> Explanation:
+    try:
         sized = _read(spec_file)
-        explanation = explain(
-            sized.index_spec, cache_shape=sized.cache_shape, num_tokens=sized.num_tokens
-        )
+        return explain(sized.index_spec, cache_shape=sized.cache_shape, num_tokens=sized.num_tokens)
     except OSError as error:
-        return _refuse(f"{spec_file}: {error.strerror}")
+        raise Refused(f"{spec_file}: {error.strerror}") from None
     except (JsonSpecError, SpecError) as error:
-        return _refuse(f"{spec_file}: {error}")
-    Console().print(render(explanation))
-    if svg is not None:
-        try:
-            svg.write_text(to_svg(explanation), encoding="utf-8")
-        except OSError as error:
-            return _refuse(f"{svg}: {error.strerror}")
-    return 0
+        raise Refused(f"{spec_file}: {error}") from None
 
 
 def _read(spec_file: Path) -> SizedSpec:
@@ -57,8 +60,3 @@ def _read(spec_file: Path) -> SizedSpec:
             f"num_tokens must be <= {MOST_TOKENS} to be drawn, got {sized.num_tokens}"
         )
     return sized
-
-
-def _refuse(message: str) -> int:
-    print(message, file=sys.stderr)
-    return 2

@@ -12,7 +12,7 @@ link = "..."                   # optional
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -48,10 +48,17 @@ class Known:
 
 @dataclass(frozen=True)
 class Ledger:
-    """The known failures of one backend."""
+    """The known failures of one backend.
+
+    Attributes:
+      backend: the adapter's name.
+      known: the entries.
+      text: of the file, if there is one.
+    """
 
     backend: str
-    known: tuple[Known, ...]
+    known: tuple[Known, ...] = ()
+    text: str = ""
 
     def find(self, case: Case) -> Known | None:
         """The first entry that speaks of a case."""
@@ -85,6 +92,20 @@ class Ledger:
         return applied, errors
 
 
+def read_ledgers(files: Iterable[Path]) -> dict[str, Ledger]:
+    """Ledgers by the name of their backend.
+
+    Raises:
+      LedgerError: as `read_ledger`, and for a second ledger of a backend.
+    """
+    ledgers: dict[str, Ledger] = {}
+    for file in files:
+        ledger = read_ledger(file)
+        if ledgers.setdefault(ledger.backend, ledger) is not ledger:
+            raise LedgerError(f"{file}: backend {ledger.backend!r} must have one ledger, got two")
+    return ledgers
+
+
 def read_ledger(file: Path) -> Ledger:
     """Read a ledger.
 
@@ -93,8 +114,11 @@ def read_ledger(file: Path) -> Ledger:
         that stands there twice.
     """
     try:
-        fields = tomllib.loads(file.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        text = file.read_text("utf-8")
+        fields = tomllib.loads(text)
+    except OSError as error:
+        raise LedgerError(f"{file}: {error.strerror}") from error
+    except ValueError as error:
         raise LedgerError(f"{file}: {error}") from error
     _expect(file, "the ledger", fields, {"backend": str, "known": list}, optional={"known"})
     known = [_known(file, number, entry) for number, entry in enumerate(fields.get("known", []))]
@@ -102,23 +126,38 @@ def read_ledger(file: Path) -> Ledger:
     for id_ in ids:
         if ids.count(id_) > 1:
             raise LedgerError(f"{file}: id {id_!r} must stand there once, got {ids.count(id_)}")
-    return Ledger(fields["backend"], tuple(known))
+    return Ledger(fields["backend"], tuple(known), text)
 
 
-def draft_ledger(backend: str, results: Sequence[Result]) -> str:
-    """The text of a ledger of all failures of a run; a person has to replace the reasons."""
-    lines = [f"backend = {_quoted(backend)}"]
-    for result in results:
-        if result.status in ("fail", "xfail"):
-            ended = result.reason.startswith(("crashed", "hung"))
-            lines += [
-                "",
-                "[[known]]",
-                f"id = {_quoted(result.case.id)}",
-                f"status = {_quoted('unsupported' if ended else 'xfail')}",
-                f"reason = {_quoted(result.ledger or result.reason)}",
-            ]
-    return "\n".join(lines) + "\n"
+def draft_ledger(ledger: Ledger, results: Iterable[Result]) -> str:
+    """The text of a ledger with an entry more for each failure of a run that it does not know.
+
+    What it has stays as it is; a person has to replace the reasons of the new entries.
+    """
+    text = ledger.text or f"backend = {_quoted(ledger.backend)}\n"
+    new = [
+        Known(
+            result.case.id,
+            "unsupported" if result.reason.startswith(("crashed", "hung")) else "xfail",
+            result.reason,
+        )
+        for result in results
+        if result.status == "fail"
+    ]
+    draft = "\n".join([text, *map(_entry, new)])
+    try:
+        tomllib.loads(draft)
+    except tomllib.TOMLDecodeError:  # entries that stand in one array, to which none can be added
+        head = f"backend = {_quoted(ledger.backend)}\n"
+        return "\n".join([head, *map(_entry, (*ledger.known, *new))])
+    return draft
+
+
+def _entry(known: Known) -> str:
+    fields = {name: value for name, value in vars(known).items() if value}
+    return "\n".join(
+        ["[[known]]", *(f"{name} = {_quoted(value)}" for name, value in fields.items()), ""]
+    )
 
 
 def _known(file: Path, number: int, entry: Any) -> Known:
@@ -149,5 +188,6 @@ def _expect(
 
 
 def _quoted(text: str) -> str:
+    text = text.encode("utf-8", "backslashreplace").decode()  # TOML has no lone surrogates
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return '"' + "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in escaped) + '"'
+    return '"' + "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in escaped) + '"'
