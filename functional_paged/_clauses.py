@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 SPEC_VERSION = 1
 """Grows with any change of what a clause means."""
 
-Status: TypeAlias = Literal["defined", "invalid", "unspecified"]
+Status: TypeAlias = Literal["defined", "required", "unspecified"]
 
 
 @dataclass(frozen=True)
@@ -17,8 +17,8 @@ class Clause:
 
     Attributes:
       id: `C1` to `C22`.
-      status: `defined`: what the store does. `invalid`: what a caller must not do. `unspecified`:
-        invalid, and unchecked the outcome is one of several.
+      status: `defined`: what the store does. `required`: what a caller must see to. `unspecified`:
+        required too, and where it does not hold the outcome is one of several.
       title: what must hold, in a few words.
     """
 
@@ -28,19 +28,19 @@ class Clause:
 
 
 CLAUSES: tuple[Clause, ...] = (
-    Clause("C1", "invalid", "ranks and shapes agree"),
-    Clause("C2", "invalid", "states and cache have one dtype"),
-    Clause("C3", "invalid", "all arrays live on one device"),
-    Clause("C4", "invalid", "index arrays are int32; slots may be int64"),
+    Clause("C1", "required", "ranks and shapes agree"),
+    Clause("C2", "required", "states and cache have one dtype"),
+    Clause("C3", "required", "all arrays live on one device"),
+    Clause("C4", "required", "index arrays are int32; slots may be int64"),
     Clause("C5", "defined", "a token's slot, in unbounded integers"),
     Clause("C6", "defined", "a negative context marks a padded row"),
     Clause("C7", "defined", "a row without a query token stores nothing"),
     Clause("C8", "defined", "a hole skips its own tokens only"),
     Clause("C9", "defined", "past the table nothing is stored"),
     Clause("C10", "defined", "states may have more rows"),
-    Clause("C11", "invalid", "tokens that the spec names exist"),
-    Clause("C12", "invalid", "block ids and slots are in the cache"),
-    Clause("C13", "invalid", "chunks stay inside a block, tokens in one chunk"),
+    Clause("C11", "required", "tokens that the spec names exist"),
+    Clause("C12", "required", "block ids and slots are in the cache"),
+    Clause("C13", "required", "chunks stay inside a block, tokens in one chunk"),
     Clause("C14", "defined", "a negative slot is not stored"),
     Clause("C15", "unspecified", "no two tokens share a slot"),
     Clause("C16", "defined", "stored rows and all else keep their bits"),
@@ -48,6 +48,6 @@ CLAUSES: tuple[Clause, ...] = (
     Clause("C18", "defined", "empty inputs store nothing"),
     Clause("C19", "defined", "caches may pass 2**31 elements"),
     Clause("C20", "defined", "any strides, but no overlap"),
-    Clause("C21", "invalid", "cu_q_lens starts at 0 and never decreases"),
+    Clause("C21", "required", "cu_q_lens starts at 0 and never decreases"),
     Clause("C22", "defined", "the derivative is linear"),
 )

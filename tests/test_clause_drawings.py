@@ -86,7 +86,7 @@ Example = tuple[IndexSpec, int, tuple[int, ...]]
 
 
 def examples(section: str) -> list[Example]:
-    """What the section's examples pass to `slots` and `verdict`."""
+    """What the section's examples pass to `slots` and `try_check`."""
     seen: list[Example] = []
 
     def record(
@@ -102,7 +102,7 @@ def examples(section: str) -> list[Example]:
         "SlotMapping": SlotMapping,
         "i32": lambda *values: np.array(values, np.int32),
         "slots": record,
-        "verdict": record,
+        "try_check": record,
     }
     for example in doctest.DocTestParser().get_examples(section):
         exec(example.source, names)
