@@ -18,7 +18,7 @@ from bridges.ixformer.backend import NATIVE, SAFE
 from bridges.ixformer.model import PLAUSIBLE, KernelSemantics, ModelFunctions
 from bridges.ixformer.trials import specs
 from functional_paged import BlockTable, SlotMapping, SpecError, check_spec
-from tests.guarded import PLAIN, Guarded, a_states, store, valid_specs
+from tests.guarded import PLAIN, Guarded, a_states, kit_steps, store
 from tests.helpers import i32
 
 
@@ -28,9 +28,9 @@ def model_backend(**semantics):
 
 def prefill(backend, check):
     shape, dtype = PLAIN
-    spec, num_tokens = valid_specs(shape[2], shape[0])["c8_prefill"]
-    states = a_states(num_tokens, shape, dtype)
-    return store(backend, Guarded(shape, dtype), states, spec, check=check)
+    step = kit_steps(shape)["c8_hole"]
+    states = a_states(step.num_tokens, shape, dtype)
+    return store(backend, Guarded(shape, dtype), states, step.index_spec, check=check)
 
 
 @pytest.mark.parametrize("batch", [1, 40])
@@ -82,7 +82,8 @@ def test_a_tensor_not_proven_for_the_native_route_goes_the_safe_way():
             return super()._with_block_table(states, *args, **mode)
 
     shape, dtype = PLAIN
-    spec, num_tokens = valid_specs(shape[2], shape[0])["c5_prefill"]
+    step = kit_steps(shape)["c5_prefill"]
+    spec, num_tokens = step.index_spec, step.num_tokens
     backend = IxformerBackend(Picky(), device_check=False)
     cache = Guarded(shape, dtype)
     plan = bridges.plan(
@@ -101,7 +102,8 @@ def test_a_tensor_not_proven_for_the_native_route_goes_the_safe_way():
 
 def test_a_plan_keeps_what_the_spec_said():
     shape, dtype = PLAIN
-    spec, num_tokens = valid_specs(shape[2], shape[0])["c5_prefill"]
+    step = kit_steps(shape)["c5_prefill"]
+    spec, num_tokens = step.index_spec, step.num_tokens
     given = replace(spec, block_table=spec.block_table.copy()).map(torch.from_numpy)
     cache, states = Guarded(shape, dtype), a_states(num_tokens, shape, dtype)
     plan = bridges.plan(
@@ -181,7 +183,8 @@ def test_indices_are_int32_and_tables_contiguous():
 
     backend = IxformerBackend(Recording(), device_check=False)
     shape, dtype = PLAIN
-    for name, (spec, num_tokens) in valid_specs(shape[2], shape[0]).items():
+    for name, step in kit_steps(shape).items():
+        spec, num_tokens = step.index_spec, step.num_tokens
         given = spec.map(torch.from_numpy)
         if isinstance(given, BlockTable) and name != "c18_no_columns":
             wide = torch.cat([given.block_table, given.block_table], dim=1)

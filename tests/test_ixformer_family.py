@@ -12,7 +12,7 @@ from bridges.ixformer import IxformerBackend
 from bridges.ixformer import proofs as prover_module
 from bridges.ixformer.model import PLAUSIBLE, KernelSemantics, ModelFunctions
 from bridges.ixformer.trials.finding import Finding
-from tests.guarded import ODD, PLAIN, Guarded, a_states, invalid_specs, store, valid_specs
+from tests.guarded import ODD, PLAIN, Guarded, a_states, kit_steps, store
 
 
 def serves(wheel, shape, dtype):
@@ -38,17 +38,15 @@ def check_wheel(wheel, make_backend=IxformerBackend, kinds=(PLAIN, ODD)):
         return
     assert wheel.block_table_kernel
     for shape, dtype in kinds:
-        n, _, s, _ = shape
         outcomes = set()
-        for spec, num_tokens in valid_specs(s, n).values():
-            states = a_states(num_tokens, shape, dtype)
+        for step in kit_steps(shape).values():
+            states = a_states(step.num_tokens, shape, dtype)
             for check in (False, True):
-                route = store(backend, Guarded(shape, dtype), states, spec, check=check)
-                outcomes |= {route} if num_tokens else set()
-        for spec, num_tokens in invalid_specs(s, n).values():
-            outcomes.add(
-                store(backend, Guarded(shape, dtype), a_states(num_tokens, shape, dtype), spec)
-            )
+                route = store(backend, Guarded(shape, dtype), states, step.index_spec, check=check)
+                outcomes |= {route} if step.num_tokens else set()
+        for step in kit_steps(shape, valid=False).values():
+            states = a_states(step.num_tokens, shape, dtype)
+            outcomes.add(store(backend, Guarded(shape, dtype), states, step.index_spec))
         assert (None not in outcomes) == serves(wheel, shape, dtype)
     check_layouts(backend, wheel)
 
@@ -56,7 +54,8 @@ def check_wheel(wheel, make_backend=IxformerBackend, kinds=(PLAIN, ODD)):
 def check_layouts(backend, wheel):
     shape, dtype = PLAIN
     _, h, s, d = shape
-    spec, num_tokens = valid_specs(s, shape[0])["c5_prefill"]
+    step = kit_steps(shape)["c5_prefill"]
+    spec, num_tokens = step.index_spec, step.num_tokens
     states = a_states(num_tokens, shape, dtype)
     layouts = {
         "packed": Guarded(shape, dtype, (2 * h * s * d, s * d, d, 1)),

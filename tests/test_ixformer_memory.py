@@ -17,10 +17,11 @@ from bridges.ixformer.model import KernelSemantics, ModelFunctions
 from bridges.ixformer.trials import trial as trials
 from bridges.ixformer.trials.finding import Finding, attempt, wants_memory
 from functional_paged import SlotMapping
-from tests.guarded import PLAIN, Guarded, a_states, store, valid_specs
+from tests.guarded import PLAIN, Guarded, a_states, kit_steps, store
 
 SHAPE, DTYPE = PLAIN
-SPEC, NUM_TOKENS = valid_specs(SHAPE[2], SHAPE[0])["c5_prefill"]
+STEP = kit_steps(SHAPE)["c5_prefill"]
+SPEC, NUM_TOKENS = STEP.index_spec, STEP.num_tokens
 
 
 def numpy_memory_error() -> Exception:
@@ -274,7 +275,7 @@ def test_no_part_of_a_long_store_is_written_if_one_is_refused(monkeypatch):
     table = torch.arange(31, dtype=torch.int32)[:, None] // 16
     with pytest.raises(BackendUnsupported, match="too few rows"):
         prover.write(cache.tensor, states, table, contexts)
-    assert (cache.memory.numpy() == cache.before).all()
+    assert cache.unchanged()
     prover.write(cache.tensor, states[:30], table[:30], contexts[:30])
     cache.check(states[:30], SlotMapping(np.arange(30, dtype=np.int32)))
 
@@ -289,6 +290,6 @@ def test_of_two_caches_neither_is_written_if_one_is_refused():
     with pytest.raises(BackendUnsupported, match=r"torch\.float32 is not supported"):
         plan.lowered.write_((keys.tensor, values.tensor), states)
     for cache in (keys, values):
-        assert (cache.memory.numpy() == cache.before).all()
+        assert cache.unchanged()
     plan.lowered.write_((keys.tensor,), states[:1])
     keys.check(states[0], SPEC)

@@ -11,7 +11,7 @@ import torch
 import bridges
 from bridges.ixformer.model import PLAUSIBLE, KernelSemantics, ModelFunctions
 from functional_paged import BlockTable, SlotMapping, reference
-from tests.guarded import ODD, PLAIN, Guarded, a_states, valid_specs
+from tests.guarded import ODD, PLAIN, Guarded, a_states, kit_steps
 from tests.helpers import i32
 
 
@@ -120,11 +120,13 @@ def test_what_one_tensor_for_both_sides_may_do(aliased, row):
 
 @pytest.mark.parametrize("shape_and_dtype", [PLAIN, ODD], ids=["plain", "odd"])
 @pytest.mark.parametrize(
-    "name", [n for n, (s, _) in valid_specs(3, 10).items() if not isinstance(s, SlotMapping)]
+    "name",
+    [n for n, s in kit_steps(ODD[0]).items() if not isinstance(s.index_spec, SlotMapping)],
 )
 def test_the_default_wheel_is_the_reference(name, shape_and_dtype):
     shape, dtype = shape_and_dtype
-    spec, num_tokens = valid_specs(shape[2], shape[0])[name]
+    step = kit_steps(shape)[name]
+    spec, num_tokens = step.index_spec, step.num_tokens
     functions = ModelFunctions()
     cache, states = Guarded(shape, dtype), a_states(num_tokens, shape, dtype)
     given = spec.map(torch.from_numpy)

@@ -19,10 +19,11 @@ from bridges.ixformer import IxformerBackend, model, op
 from bridges.ixformer.backend import NATIVE, SAFE
 from bridges.ixformer.model import KernelSemantics, ModelFunctions
 from functional_paged import SlotMapping
-from tests.guarded import PLAIN, Guarded, a_states, store, valid_specs
+from tests.guarded import PLAIN, Guarded, a_states, kit_steps, store
 
 SHAPE, DTYPE = PLAIN
-SPEC, NUM_TOKENS = valid_specs(SHAPE[2], SHAPE[0])["c5_prefill"]
+STEP = kit_steps(SHAPE)["c5_prefill"]
+SPEC, NUM_TOKENS = STEP.index_spec, STEP.num_tokens
 STATES = a_states(NUM_TOKENS, SHAPE, DTYPE)
 GIVEN = SPEC.map(torch.from_numpy)
 

@@ -16,7 +16,7 @@ from bridges.ixformer import model
 from bridges.ixformer.model import ModelFunctions
 from bridges.mojo import MojoStorePagedSingleCache, build_paged_kv_chunk_metadata
 from functional_paged import BlockTable, ChunkPlan, SpecError, reference
-from tests.guarded import PLAIN, Guarded, a_states, valid_specs
+from tests.guarded import PLAIN, Guarded, a_states, kit_steps
 from tests.helpers import i32
 
 SHAPE, DTYPE = PLAIN
@@ -26,9 +26,10 @@ CONTEXTS = torch.tensor([15], dtype=torch.int32)
 
 
 @pytest.mark.parametrize("backend", ["torch", model.backend()])
-@pytest.mark.parametrize("name", ["c5_decode", "c5_prefill", "c8_prefill", "c9_prefill"])
+@pytest.mark.parametrize("name", ["c5_decode", "c5_prefill", "c8_hole", "c9_past_the_table"])
 def test_it_agrees_with_the_key_side_of_a_whole_store(name, backend):
-    spec, num_tokens = valid_specs(SHAPE[2], SHAPE[0])[name]
+    step = kit_steps(SHAPE)[name]
+    spec, num_tokens = step.index_spec, step.num_tokens
     given_spec = spec.map(torch.from_numpy)
     arrays = (given_spec.block_table, given_spec.cu_q_lens, given_spec.context_kv_lens)
     states = a_states(num_tokens, SHAPE, DTYPE)
