@@ -54,6 +54,8 @@ def check_fit(cache: torch.Tensor, states: torch.Tensor, plan: StorePlan) -> Non
         raise SpecError("C3", f"cache must be on {plan.device}, {_FOR}, got {cache.device}")
     if states.device != plan.device:
         raise SpecError("C3", f"states must be on {plan.device}, {_FOR}, got {states.device}")
+    if at_work():
+        check_untransformed(cache=cache, states=states)
     if (cache.requires_grad or states.requires_grad) and torch.is_grad_enabled():
         name = "cache" if cache.requires_grad else "states"
         raise SpecError(
@@ -62,8 +64,6 @@ def check_fit(cache: torch.Tensor, states: torch.Tensor, plan: StorePlan) -> Non
             f"under torch.no_grad() or with {name}.detach(), or differentiate "
             "functional_paged.store_single",
         )
-    if at_work():
-        check_untransformed(cache=cache, states=states)
     if not cache.is_contiguous() and overlaps_itself(cache.shape, cache.stride()):
         raise SpecError(
             "C20",

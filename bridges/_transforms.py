@@ -6,8 +6,8 @@ import torch
 from torch._C._functorch import (
     is_batchedtensor,
     is_functionaltensor,
+    is_gradtrackingtensor,
     maybe_current_level,
-    maybe_get_level,
 )
 from torch.autograd import forward_ad
 
@@ -20,15 +20,27 @@ def at_work() -> bool:
 
 
 def check_untransformed(**tensors: torch.Tensor) -> None:
-    """Check that a write from or into the named tensors is missed by no transformation.
+    """Check that no transformation follows the named tensors, which would miss what is written.
 
     Raises:
-      SpecError: C22 for a tensor that carries a tangent, or may carry one for an outer derivative;
-        C20 for one of `vmap` or `functionalize`, which has no memory of its own.
+      SpecError: C22 for a tensor that carries a tangent, or that a derivative of `torch.func` was
+        given or has made; C20 for one of `vmap` or `functionalize`, which has no memory.
     """
     if not at_work():
         return
+    if torch.compiler.is_compiling():
+        # Of plain tensors compiled code sees the tangents when it runs; see `register_operator`.
+        if maybe_current_level() is not None:
+            raise SpecError("C22", "a store in place must stay outside of torch.func, got a graph")
+        return
     for name, tensor in tensors.items():
+        if is_gradtrackingtensor(tensor) and (tensor.is_floating_point() or tensor.is_complex()):
+            raise SpecError(
+                "C22",
+                f"{name} must not be a tensor that a derivative of torch.func follows, since a "
+                "store in place has none; store outside of it, or differentiate "
+                "functional_paged.store_single",
+            )
         if is_batchedtensor(tensor) or is_functionaltensor(tensor):
             raise SpecError(
                 "C20",
@@ -44,9 +56,8 @@ def check_untransformed(**tensors: torch.Tensor) -> None:
 
 
 def _has_tangent(tensor: torch.Tensor) -> bool:
-    level = maybe_current_level()
-    if level is not None and -1 < maybe_get_level(tensor) < level:
-        return True  # what belongs to an outer transformation can't be looked into from here
     if forward_ad._current_level < 0 or tensor.is_inference():
         return False
-    return forward_ad.unpack_dual(tensor).tangent is not None
+    # Inside an operator this key may be off, without which torch can't look.
+    with torch._C._SetExcludeDispatchKeyGuard(torch._C.DispatchKey.ADInplaceOrView, False):
+        return forward_ad.unpack_dual(tensor).tangent is not None
