@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
 
+from .._spec import Form
+from .cells import Line
 from .fates import Fate
-
-Form: TypeAlias = Literal["block_table", "chunks", "slots"]
 
 
 @dataclass(frozen=True)
@@ -129,6 +128,14 @@ class Explanation:
                 cells[token.block, token.offset].append(token)
         return {place: tuple(tokens) for place, tokens in sorted(cells.items())}
 
+    def tokens_in(self, lines: Iterable[Line]) -> list[list[tuple[Token, ...]]]:
+        """The tokens of each position of some lines of the cache, as in `cells`."""
+        cells = self.cells
+        return [
+            [cells.get((line.block, offset), ()) for offset in range(line.start, line.stop)]
+            for line in lines
+        ]
+
     @property
     def summary(self) -> str:
         """How many tokens there are of each fate, in one line."""
@@ -150,6 +157,14 @@ def count(number: int, noun: str) -> str:
 def span(first: int, last: int) -> str:
     """A range of numbers: `3` or `3..5`."""
     return f"{first}" if first == last else f"{first}..{last}"
+
+
+def cell_text(tokens: Sequence[Token]) -> str:
+    """What a position says: its token, or its contenders; empty where nothing changes."""
+    numbers = [str(token.token) for token in tokens]
+    if len(numbers) > 2:
+        numbers = [numbers[0], f"+{len(numbers) - 1}"]
+    return "|".join(numbers)
 
 
 def runs(tokens: Iterable[Token]) -> list[tuple[Token, ...]]:

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from textwrap import wrap
 from xml.etree import ElementTree as ET
 
-from .cache import CacheLine, cache_lines
-from .model import Explanation, Source, count
-from .svg_boxes import Box, boxes, cache_cell
-from .svg_cells import (
+from .cells import (
     CELL_HEIGHT,
     CELL_WIDTH,
     STRIP,
     Cell,
+    Line,
     draw_cell,
+    draw_lines,
     draw_rect,
     draw_strip,
     draw_text,
+    lines_of,
     width_of,
 )
+from .model import Explanation, Source, count
+from .svg_boxes import Box, boxes, cache_cell
 from .svg_document import document
+from .svg_style import look_of
 
 MARGIN, GAP, LINE = 16, 12, 18
 LEFT_WIDTH, PER_LINE = 400, 8
@@ -64,7 +66,7 @@ class _Drawing:
         self.right_edge = 0.0
 
     def to_text(self) -> str:
-        top = self._verdict(MARGIN + 12)
+        top = self._header(MARGIN + 12)
         header_edge, self.right_edge = self.right_edge, MARGIN
         left_end = self._rows(MARGIN, top)
         right_end = self._cache(self.right_edge + 4 * GAP, top)
@@ -80,7 +82,7 @@ class _Drawing:
         draw_cell(self.root, x, y, cell)
         self.right_edge = max(self.right_edge, x + CELL_WIDTH)
 
-    def _verdict(self, y: float) -> float:
+    def _header(self, y: float) -> float:
         problem = self.explanation.problem
         lines = ["valid"] if problem is None else wrap(f"INVALID  {problem}", 88)
         for line in lines:
@@ -133,15 +135,24 @@ class _Drawing:
         explanation = self.explanation
         num_blocks, block_size = explanation.num_blocks, explanation.block_size
         self._text(x, y + 14, f"cache: {count(num_blocks, 'block')} of {block_size}", "bold")
-        lines = cache_lines(explanation, PER_LINE)
-        if block_size <= PER_LINE and num_blocks <= ALL_BLOCKS:
-            touched = {line.block: line for line in lines}
-            nothing = ((),) * block_size
-            lines = [touched.get(b, CacheLine(b, 0, nothing)) for b in range(num_blocks)]
-        y = self._cache_lines(lines[:MOST_LINES], x, y + LINE + 4)
-        hidden = sum(len(cell) for line in lines[MOST_LINES:] for cell in line.cells)
-        more = count(len(lines) - MOST_LINES, "more line")
+        cut = block_size > PER_LINE
+        lines = lines_of(explanation.cells, block_size, PER_LINE)
         others = num_blocks - len({line.block for line in lines})
+        if not cut and num_blocks <= ALL_BLOCKS:
+            lines, others = [Line(block, 0, block_size) for block in range(num_blocks)], 0
+
+        tokens = explanation.tokens_in(lines)
+        drawn = zip(lines[:MOST_LINES], tokens, strict=False)
+        right, y = draw_lines(
+            self.root,
+            x,
+            y + LINE + 4,
+            [(line.label(block_size), [*map(cache_cell, cells)]) for line, cells in drawn],
+            ticks=range(0 if cut else block_size),
+        )
+        self.right_edge = max(self.right_edge, right)
+        hidden = sum(len(cell) for cells in tokens[MOST_LINES:] for cell in cells)
+        more = count(len(lines) - MOST_LINES, "more line")
         for number, text in (
             (hidden, f"... {more} with {count(hidden, 'token')}"),
             (others, f"{count(others, 'other block')} unchanged"),
@@ -149,23 +160,6 @@ class _Drawing:
             if number:
                 self._text(x, y + 12, text, "faint")
                 y += LINE
-        return y
-
-    def _cache_lines(self, lines: Sequence[CacheLine], x: float, y: float) -> float:
-        block_size = self.explanation.block_size
-        cut = block_size > PER_LINE
-        labels = [f"block {n.block}" + (f":{n.first_offset}" if cut else "") for n in lines]
-        cells_x = x + 6 + max(map(width_of, labels), default=0)
-        if lines and not cut:
-            y += 12
-            for offset in range(block_size):
-                left = cells_x + offset * CELL_WIDTH
-                draw_text(self.root, left, y - 3, str(offset), "faint", room=CELL_WIDTH)
-        for line, label in zip(lines, labels, strict=True):
-            self._text(x, y + 20, label, "faint")
-            for index, tokens in enumerate(line.cells):
-                self._cell(cells_x + index * CELL_WIDTH, y, cache_cell(tokens))
-            y += CELL_HEIGHT + 4
         return y
 
     def _legend(self, x: float, y: float) -> float:
@@ -180,7 +174,7 @@ class _Drawing:
             if fate is None:
                 draw_rect(self.root, x, y, CELL_WIDTH, STRIP, "ghost")
             else:
-                draw_strip(self.root, x, y, fate)
+                draw_strip(self.root, x, y, look_of(fate))
             self._text(x + CELL_WIDTH + 6, y + 11, label, "faint")
             x += width + GAP
         return y + STRIP

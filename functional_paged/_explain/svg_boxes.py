@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .cache import cell_text
+from .cells import CELL_WIDTH, Cell, width_of
 from .fates import Fate
-from .model import Beyond, Explanation, Source, Token, runs, span
-from .svg_cells import CELL_WIDTH, Cell, width_of
+from .model import Beyond, Explanation, Source, Token, cell_text, runs, span
+from .svg_style import look_of
 
 LONGEST = 8
 """Cells of a run that are drawn one by one; of a longer run, the ends are."""
@@ -42,7 +42,7 @@ def cache_cell(tokens: tuple[Token, ...]) -> Cell:
     hints = [_hint(token) for token in tokens[:4]]
     if len(tokens) > len(hints):
         hints.append(f"{len(tokens) - len(hints)} more")
-    return Cell(cell_text(tokens), tokens[0].fate if tokens else None, "; ".join(hints))
+    return Cell(cell_text(tokens), look_of(tokens[0].fate) if tokens else None, "; ".join(hints))
 
 
 def _hint(token: Token) -> str:
@@ -58,7 +58,7 @@ def _hint(token: Token) -> str:
 
 
 def _run_box(run: Sequence[Token], explanation: Explanation) -> Box:
-    cells = [Cell(str(token.token), token.fate, _hint(token)) for token in run]
+    cells = [Cell(str(token.token), look_of(token.fate), _hint(token)) for token in run]
     cells = _shortened(cells, str(len(run) - 4))
     first, last = run[0], run[-1]
     if first.column is not None and explanation.block_size <= LONGEST:
@@ -73,7 +73,7 @@ def _beyond_box(beyond: Beyond) -> Box:
     if beyond.last - beyond.first < LONGEST:
         numbers = list(range(beyond.first, beyond.last + 1))
     told = f"{beyond.fate.label} ({beyond.fate.clause}), {beyond.why}"
-    cells = [Cell(str(n), beyond.fate, f"token {n}: {told}") for n in numbers]
+    cells = [Cell(str(n), look_of(beyond.fate), f"token {n}: {told}") for n in numbers]
     if len(numbers) < beyond.last - beyond.first + 1:
         cells.insert(1, Cell("..."))
     return Box("", tuple(cells))

@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 from xml.etree import ElementTree as ET
 
+from .cells import draw_rect
 from .fates import Fate
 from .model import Explanation, Token, count, runs, span
-from .svg_cells import draw_rect
 from .svg_style import STYLE, pattern_definitions
 
 MOST_TOLD = 16

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from xml.etree import ElementTree as ET
 
+from .cells import Look
 from .fates import Fate
 
 # The drawing brings its own paper, so it can be read on any page; dark pages get a dark paper.
@@ -55,16 +56,12 @@ _PATHS = {
 }
 
 
-def style_class(fate: Fate) -> str:
-    """The class that colours a fate."""
+def look_of(fate: Fate) -> Look:
+    """How a fate looks; a stored token is plain."""
     if fate is Fate.STORED:
-        return "stored"
-    return "wrong" if fate.breaks else "skipped"
-
-
-def pattern_fill(fate: Fate) -> str | None:
-    """The `fill` of a fate's pattern; a stored token has none."""
-    return f"url(#fp-{fate.name.lower()})" if fate in _PATHS else None
+        return Look("stored")
+    kind = "wrong" if fate.breaks else "skipped"
+    return Look(kind, f"url(#fp-{fate.name.lower()})", fate.symbol)
 
 
 def pattern_definitions(fates: tuple[Fate, ...]) -> ET.Element:
@@ -80,7 +77,7 @@ def pattern_definitions(fates: tuple[Fate, ...]) -> ET.Element:
             {"id": f"fp-{fate.name.lower()}", "patternUnits": "userSpaceOnUse", **size},
         )
         # The fill alone: an edge would draw a grid of tiles.
-        kind = style_class(fate)
+        kind = look_of(fate).kind
         ET.SubElement(pattern, "rect", {"class": f"{kind} plain", **size})
         ET.SubElement(pattern, "path", {"class": kind, "d": _PATHS[fate]})
     return definitions

@@ -8,9 +8,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from .cache import CacheLine, cache_lines, cell_text
+from .cells import lines_of
 from .fates import Fate
-from .model import Explanation, Source, Token, count, runs, span
+from .model import Explanation, Source, Token, cell_text, count, runs, span
 
 MOST = 24
 """Rows of the spec, lines of one row and lines of the cache shown before the rest is counted."""
@@ -39,7 +39,7 @@ def render(explanation: Explanation) -> RenderableType:
       >>> Console().print(render(made))  # doctest: +SKIP
     """
     columns = _columns(explanation)
-    parts: list[RenderableType] = [_verdict(explanation), Text(explanation.summary)]
+    parts: list[RenderableType] = [_validity(explanation), Text(explanation.summary)]
     headed = False
     for source in explanation.sources[:MOST]:
         parts += [Text(""), _heading(source)]
@@ -53,7 +53,7 @@ def render(explanation: Explanation) -> RenderableType:
     return Group(*parts, Text(""), *_cache_map(explanation), Text(""), _legend(explanation))
 
 
-def _verdict(explanation: Explanation) -> Text:
+def _validity(explanation: Explanation) -> Text:
     size = f" for a cache of {count(explanation.num_blocks, 'block')} of {explanation.block_size}"
     if explanation.problem is None:
         return Text.assemble(("valid", "bold green"), size)
@@ -128,36 +128,39 @@ def _style(fate: Fate) -> str:
 
 
 def _cache_map(explanation: Explanation) -> list[RenderableType]:
-    touched = cache_lines(explanation, per_line=1)
-    if not touched:
+    cells, block_size = explanation.cells, explanation.block_size
+    if not cells:
         return [Text("no block of the cache changes")]
-    width = max(len(_mark(line.cells[0])) for line in touched) + 1
-    room = LINE_WIDTH - len(f"  block {touched[-1].block}:{explanation.block_size - 1} | |")
-    fitting = [n for n in (explanation.block_size, 16, 8, 4, 2) if n * width <= room]
-    lines = cache_lines(explanation, per_line=fitting[0] if fitting else 1)
+    width = max(len(_mark(tokens)) for tokens in cells.values()) + 1
+    room = LINE_WIDTH - len(f"  block {max(cells)[0]}:{block_size - 1} | |")
+    fitting = [n for n in (block_size, 16, 8, 4, 2) if n * width <= room]
+    lines = lines_of(cells, block_size, fitting[0] if fitting else 1)
     others = explanation.num_blocks - len({line.block for line in lines})
     parts: list[RenderableType] = [
         Text(f"the cache, from the offset given ({count(others, 'other block')} unchanged)")
     ]
-    labels = [f"block {line.block}:{line.first_offset}" for line in lines]
-    for line, label in zip(lines[:MOST], labels, strict=False):
-        parts.append(_map_line(line, f"  {label:<{max(map(len, labels))}} |", width))
+    labels = [f"block {line.block}:{line.start}" for line in lines]
+    longest = max(map(len, labels))
+    shown = explanation.tokens_in(lines)
+    for label, tokens in zip(labels[:MOST], shown, strict=False):
+        parts.append(_map_line(f"  {label:<{longest}} |", tokens, width))
     if len(lines) > MOST:
-        tokens = sum(len(cell) for line in lines[MOST:] for cell in line.cells)
+        tokens = sum(len(tokens) for line in shown[MOST:] for tokens in line)
         more = count(len(lines) - MOST, "more line")
         parts.append(Text(f"  ... {more} with {count(tokens, 'token')}"))
     return parts
 
 
-def _map_line(line: CacheLine, label: str, width: int) -> Text:
+def _map_line(label: str, cells: Sequence[tuple[Token, ...]], width: int) -> Text:
     text = Text(label)
-    for cell in line.cells:
-        text.append(f"{_mark(cell) or _UNCHANGED:>{width}}", _style(cell[0].fate) if cell else "")
+    for tokens in cells:
+        style = _style(tokens[0].fate) if tokens else ""
+        text.append(f"{_mark(tokens) or _UNCHANGED:>{width}}", style)
     return text.append(" |")
 
 
-def _mark(cell: tuple[Token, ...]) -> str:
-    return (Fate.CONTESTED.symbol if len(cell) > 1 else "") + cell_text(cell)
+def _mark(tokens: Sequence[Token]) -> str:
+    return (Fate.CONTESTED.symbol if len(tokens) > 1 else "") + cell_text(tokens)
 
 
 def _legend(explanation: Explanation) -> Text:
