@@ -4,6 +4,10 @@ For code of this project only: names here change without notice. Whatever others
 `functional_paged` or in `functional_paged.conformance`.
 """
 
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING
+
 from ._array_kinds import JAX_STORE, LOWERING, REFERENCE, TORCH_STORE, Taker, check_arrays
 from ._clauses import CLAUSES, SPEC_VERSION, Clause
 from ._sizes import INT32_MAX, as_cache_shape, as_size
@@ -16,6 +20,9 @@ from ._static_checks import (
     check_tensors,
 )
 from ._types import Integer, Shaped
+
+if TYPE_CHECKING:
+    from ._explain import cells
 
 __all__ = [
     "CLAUSES",
@@ -31,6 +38,7 @@ __all__ = [
     "Taker",
     "as_cache_shape",
     "as_size",
+    "cells",
     "check_arrays",
     "check_call",
     "check_devices",
@@ -40,3 +48,10 @@ __all__ = [
     "destinations",
     "slots_in",
 ]
+
+
+def __getattr__(name: str) -> ModuleType:
+    # Loaded when it is first used: `import bridges` must not load what draws.
+    if name == "cells":
+        return import_module("._explain.cells", __package__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

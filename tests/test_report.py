@@ -16,14 +16,13 @@ import pytest
 from functional_paged.conformance import BackendRun, Case, Result, run_case
 from functional_paged.conformance.adapters.reference import ReferenceAdapter
 from functional_paged.conformance.cases.case import CaseKind
-from functional_paged.conformance.report.html import result as html_result
-from functional_paged.conformance.report.html import to_html
-from functional_paged.conformance.report.html.lines import MOST_LINES, Line, rows_of
-from functional_paged.conformance.report.html.parts import OUTCOMES, STATUSES
+from functional_paged.conformance.report import page as report_page
+from functional_paged.conformance.report.drawing import MOST_LINES, OUTCOMES, rows_of
+from functional_paged.conformance.report.page import STATUSES, to_html
 from functional_paged.conformance.report.results import report, report_schema
 from functional_paged.conformance.run.compare import Outcome
 from functional_paged.conformance.run.run_case import Status
-from functional_paged.internal import Clause
+from functional_paged.internal import Clause, cells
 from tests.faulty_reports import (
     BY_HAND,
     Faulty,
@@ -37,6 +36,7 @@ from tests.faulty_reports import (
 )
 from tests.helpers import command_line
 
+Line = cells.Line
 VALIDATOR = jsonschema.Draft202012Validator(report_schema())
 
 
@@ -238,34 +238,33 @@ def test_the_page_is_plain_ascii_and_asks_for_nothing() -> None:
 
 
 def test_a_drawing_leaves_out_what_was_not_touched() -> None:
-    rows = list(rows_of({6: "wrong", 7: "written", 8: "stray", 13: "missing"}, 5, 4, complete=True))
+    outcomes = {(1, 2): "wrong", (1, 3): "written", (2, 0): "stray", (3, 1): "missing"}
+    rows = list(rows_of(outcomes, 5, 4, complete=True))
     untouched = "1 untouched block"
-    assert rows == [untouched, Line(4, 8), Line(8, 12), Line(12, 16), untouched]
+    assert rows == [untouched, Line(1, 0, 4), Line(2, 0, 4), Line(3, 0, 4), untouched]
 
 
 def test_a_long_block_goes_over_even_lines() -> None:
-    assert list(rows_of({0: "stray", 20: "stray"}, 1, 33, complete=True)) == [
-        Line(0, 17),
-        Line(17, 33),
+    assert list(rows_of({(0, 0): "stray", (0, 20): "stray"}, 1, 33, complete=True)) == [
+        Line(0, 0, 17),
+        Line(0, 17, 33),
     ]
-    rows = list(rows_of({128 + 64: "stray"}, 3, 128, complete=True))
-    assert rows == ["192 untouched positions", Line(192, 224), "160 untouched positions"]
+    rows = list(rows_of({(1, 64): "stray"}, 3, 128, complete=True))
+    assert rows == ["192 untouched positions", Line(1, 64, 96), "160 untouched positions"]
 
 
 def test_a_drawing_prefers_faulty_lines_and_says_what_it_left_out() -> None:
-    outcomes = dict.fromkeys(range(0, 400, 4), "written") | dict.fromkeys(
-        range(100, 400, 4), "stray"
-    )
+    outcomes = {(n, 0): "written" if n < 25 else "stray" for n in range(100)}
     rows = list(rows_of(outcomes, 101, 4, complete=True))
     lines = [row for row in rows if isinstance(row, Line)]
-    assert lines[0] == Line(100, 104)
+    assert lines[0] == Line(25, 0, 4)
     assert len(lines) == MOST_LINES
     assert rows[0] == "25 blocks not drawn"
-    assert rows[-1] == "52 blocks not drawn"
+    assert rows[-1] == f"{101 - 25 - MOST_LINES} blocks not drawn"
 
 
 def test_what_the_report_does_not_record_is_not_called_untouched() -> None:
-    assert list(rows_of({0: "stray"}, 3, 4, complete=False))[-1] == "2 blocks not drawn"
+    assert list(rows_of({(0, 0): "stray"}, 3, 4, complete=False))[-1] == "2 blocks not drawn"
     many = run_case(WritesAll(), a_case(shape=(2000, 1, 4, 1)))
     page = to_html(report([BackendRun("x", {}, (many,))]))
     assert "only the first 4,096 positions are recorded" in page
@@ -282,7 +281,7 @@ def test_a_drawing_that_repeats_is_there_once() -> None:
 def test_a_page_says_which_drawings_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
     reported = report([run_of(Faulty(), [a_case()]), run_of(OneBlockOff(), [a_case()])])
     assert "not drawn" not in to_html(reported)
-    monkeypatch.setattr(html_result, "MOST_DRAWINGS", 1)
+    monkeypatch.setattr(report_page, "MOST_DRAWINGS", 1)
     page = to_html(reported)
     assert (page.count("<figure"), page.count("not drawn")) == (1, 1)
 
@@ -290,5 +289,5 @@ def test_a_page_says_which_drawings_it_lacks(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_large_page_stays_light() -> None:
     page = to_html(large_report())
     assert len(page) < 1_500_000
-    assert page.count("<figure") == html_result.MOST_DRAWINGS
+    assert page.count("<figure") == report_page.MOST_DRAWINGS
     assert page.count('class="case"') == 600

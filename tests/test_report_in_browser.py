@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from functional_paged.conformance.report.html import to_html
+from functional_paged.conformance.report.page import to_html
 from functional_paged.conformance.report.results import report
 from tests.faulty_reports import (
     BY_HAND,
@@ -38,8 +39,8 @@ DRAWING = "svg.blocks"
 MIDDLE_OF_CELL = """([block, offset]) => {
     const svg = document.querySelector("svg.blocks");
     const label = [...svg.querySelectorAll("text")].find((t) => t.textContent === `block ${block}`);
-    const box = label.getBoundingClientRect(), frame = svg.getScreenCTM();
-    return [frame.e + (offset + 0.5) * frame.a, (box.top + box.bottom) / 2];
+    const row = label.nextElementSibling.getBoundingClientRect(), frame = svg.getScreenCTM();
+    return [frame.e + (offset + 0.5) * 15 * frame.a, (row.top + row.bottom) / 2];
 }"""
 
 
@@ -101,10 +102,28 @@ def ids_shown(page: Any) -> list[str]:
     return page.locator(".case:not([hidden]) > summary code").all_text_contents()
 
 
-def point_at(page: Any, block: int, offset: int) -> str:
-    """What the tip says of a cell that the mouse is moved to."""
-    page.mouse.move(*page.evaluate(MIDDLE_OF_CELL, [block, offset]))
-    return page.locator(TIP).inner_text()
+def point_at(page: Any, block: int, offset: int) -> tuple[str, str]:
+    """The class of what is painted over a cell, and the title that a browser shows there."""
+    at = page.evaluate(MIDDLE_OF_CELL, [block, offset])
+    return tuple(
+        page.evaluate(
+            """([x, y]) => {
+                const hit = document.elementFromPoint(x, y);
+                return [hit.getAttribute("class"), hit.querySelector(":scope > title").textContent];
+            }""",
+            at,
+        )
+    )
+
+
+def names(title: str, block: int, offset: int) -> str:
+    """The outcome in a title that must name the cell, alone or in a run."""
+    found = re.fullmatch(r"block (\d+), offsets? (\d+)(?:-(\d+))?, (\w+)(: .+)?", title)
+    assert found, title
+    assert int(found[1]) == block
+    assert int(found[2]) <= offset <= int(found[3] or found[2])
+    assert bool(found[5]) == (found[4] != "untouched"), "what it means"
+    return found[4]
 
 
 def test_the_verdict_comes_first(show: Callable[..., Any]) -> None:
@@ -137,20 +156,16 @@ def test_the_drawing_shows_each_cell_as_it_is(show: Callable[..., Any], scheme: 
     for block in {block for block, _ in BY_HAND}:
         for offset in range(SHAPE[2]):
             outcome = BY_HAND.get((block, offset), "untouched")
-            tip = point_at(page, block, offset)
-            assert tip.startswith(f"block {block}, offset {offset}, {outcome}: "), tip
+            painted, title = point_at(page, block, offset)
             # What the mouse hits is what is painted there.
-            hit = page.evaluate(
-                "([x, y]) => document.elementFromPoint(x, y).getAttribute('class')",
-                page.evaluate(MIDDLE_OF_CELL, [block, offset]),
-            )
-            assert hit == {"untouched": "grid"}.get(outcome, outcome)
+            assert painted.removesuffix(" first") == outcome
+            assert names(title, block, offset) == outcome
     words = page.locator(f"{DRAWING} > text").all_text_contents()
-    assert words == ["1 untouched block", "block 1", "block 2", "block 3", "1 untouched block"]
+    untouched = "1 untouched block"
+    assert words == ["0", untouched, "block 1", "block 2", "block 3", untouched]
     caption = page.locator("figcaption").inner_text()
     assert "1 stray: block 2, offset 0" in caption
     assert "1 missing: block 3, offset 1" in caption
-    page.mouse.move(0, 0)
     assert page.locator(TIP).is_hidden()
 
 
@@ -174,7 +189,7 @@ def test_the_first_wrong_element_is_told(show: Callable[..., Any]) -> None:
     assert "was to be\nwritten" in told
     assert "0x3f800000" in told
     assert "0x3f800001" in told
-    frame = result.locator("path.first").bounding_box()
+    frame = result.locator("rect.first").bounding_box()
     x, y = page.evaluate(MIDDLE_OF_CELL, [1, 2])
     assert abs(frame["x"] + frame["width"] / 2 - x) < 2
     assert abs(frame["y"] + frame["height"] / 2 - y) < 2
@@ -186,13 +201,26 @@ def test_the_keyboard_reads_a_drawing(show: Callable[..., Any]) -> None:
     page = show(faulty_report())
     page.get_by_role("link", name="example.org").focus()
     page.keyboard.press("Tab")
-    assert page.locator(TIP).inner_text().startswith("block 1, offset 2, wrong")
-    page.keyboard.press("ArrowRight")
-    assert page.locator(TIP).inner_text().startswith("block 1, offset 3, written")
-    page.keyboard.press("ArrowRight")  # the block ends there
-    assert page.locator(TIP).inner_text().startswith("block 1, offset 3, written")
-    page.keyboard.press("ArrowDown")
-    assert page.locator(TIP).inner_text().startswith("block 2, offset 3, untouched")
+    tip = page.locator(TIP)
+    assert tip.inner_text().startswith("block 1, offset 2, wrong: was to be written, and holds")
+    for key, told in [
+        ("ArrowRight", "block 1, offset 3, written"),
+        ("ArrowRight", "block 2, offset 0, stray"),  # the line ends there, so on in the next
+        ("ArrowDown", "block 3, offset 0, untouched"),
+        ("ArrowDown", "block 3, offset 0, untouched"),  # the last line
+        ("ArrowRight", "block 3, offset 1, missing"),
+        ("ArrowUp", "block 2, offsets 1-3, untouched"),
+        ("ArrowLeft", "block 2, offset 0, stray"),
+    ]:
+        page.keyboard.press(key)
+        assert tip.inner_text().partition(":")[0] == told
+        assert page.locator(".cursor title").text_content() == tip.inner_text()
+    box, cell = tip.bounding_box(), page.locator(".cursor").bounding_box()
+    assert abs(box["x"] - cell["x"]) < 4
+    assert 0 < box["y"] - cell["y"] - cell["height"] < 10
+    page.keyboard.press("Tab")
+    assert tip.is_hidden()
+    assert page.locator(".cursor").count() == 0
 
 
 def test_filters_show_what_they_name(show: Callable[..., Any]) -> None:

@@ -125,7 +125,7 @@ def _write_files(outputs: Outputs, runs: Sequence[BackendRun], ledgers: dict[str
     first = runs[0]
 
     def page() -> str:
-        from ..conformance.report.html import to_html
+        from ..conformance.report.page import to_html
 
         return to_html(report(runs))
 

@@ -126,7 +126,7 @@ def draw_lines(
         for tick in ticks:
             draw_text(parent, left + tick * width, y - 3, str(tick), "faint", room=width)
     for label, cells in lines:
-        draw_text(parent, x, y + height * 0.625, label, "faint" if cells else "gap")
+        draw_text(parent, x, y + height / 2 + 4, label, "faint" if cells else "gap")
         at = left
         for cell in cells:
             draw_cell(parent, at, y, cell, size)

@@ -1,0 +1,128 @@
+"""The results of a run as one page that needs nothing but itself: no network, no other file."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from .drawing import OUTCOMES, drawing
+
+STATUSES = {
+    "fail": "Failures",
+    "xfail": "Known failures",
+    "unsupported": "Unsupported by a backend",
+    "pass": "Passed by every backend",
+}
+"""Worst first, with the heading of the cases whose worst it is."""
+
+MOST_DRAWINGS = 150
+"""A page with more different ones would be heavy."""
+
+_VERBS = {
+    "fail": ("fails", "fail"),
+    "unsupported": ("runs no case", "run no case"),
+    "pass": ("passes", "pass"),
+}
+
+
+def to_html(report: Mapping[str, Any]) -> str:
+    """Draw a report as one self-contained HTML page.
+
+    Args:
+      report: as `report()` makes it.
+
+    Returns:
+      The page. Whatever the report holds appears as text, and the page's policy allows no script
+      but its own.
+    """
+    loader = PackageLoader("functional_paged.conformance", "report")
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
+    environment.trim_blocks = environment.lstrip_blocks = True
+    environment.filters.update(plural=_plural, digest=_digest)
+    verdicts = [_verdict_of(backend) for backend in report["backends"]]
+    page = environment.get_template("page.html").render(
+        report=report,
+        verdict=_verdict(report["backends"], [status for status, _ in verdicts]),
+        backends=list(zip(report["backends"], verdicts, strict=True)),
+        groups=_groups(report),
+        titles={clause["id"]: clause["title"] for clause in report["clauses"]},
+        statuses=STATUSES,
+        outcomes=OUTCOMES,
+        most_drawings=MOST_DRAWINGS,
+    )
+    # The same page in whatever encoding it is written; style and script are ASCII already.
+    return page.encode("ascii", "xmlcharrefreplace").decode("ascii")
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def _digest(text: str) -> str:
+    """The name by which a page's policy allows one inline script or style."""
+    digest = hashlib.sha256(text.encode()).digest()
+    return f"'sha256-{base64.b64encode(digest).decode()}'"
+
+
+def _verdict(backends: list[Mapping[str, Any]], verdicts: list[str]) -> tuple[str, str]:
+    """A status for the colour, and a sentence about the backends with the worst verdict."""
+    total = len(verdicts)
+    for status, (one, many) in _VERBS.items():
+        count = verdicts.count(status)
+        if count == 0:
+            continue
+        subject = f"{count} of {total} backends" if count < total else f"All {total} backends"
+        subject = backends[0]["name"] if total == 1 else subject
+        known = sum(backend["counts"].get("xfail", 0) for backend in backends)
+        rest = f", with {_plural(known, 'known failure')}" if known and status == "pass" else ""
+        return status, f"{subject} {one if count == 1 else many}{rest}"
+    return "untested", "Nothing ran"
+
+
+def _verdict_of(backend: Mapping[str, Any]) -> tuple[str, str]:
+    """As `_verdict`, for one backend. As in the check's exit status, an outdated ledger fails."""
+    counts = Counter(backend["counts"])
+    number = counts.total() - counts["unsupported"]
+    ran = f"of the {_plural(number, 'case')} that it ran"
+    outdated = sum(r["status"] == "pass" and bool(r["ledger"]) for r in backend["results"])
+    if counts["fail"]:
+        return "fail", f"fails {counts['fail']:,} {ran}"
+    if outdated:
+        return "fail", f"passes {_plural(outdated, 'case')} that its ledger lists as failing"
+    if not number:
+        return "unsupported", "ran no case"
+    known = f"; {counts['xfail']:,} known to fail" if counts["xfail"] else ""
+    return "pass", f"passes {counts['pass']:,} {ran}{known}"
+
+
+def _groups(report: Mapping[str, Any]) -> list[tuple[str, list[dict[str, Any]]]]:
+    """The cases under their worst status, each with its results and drawings, worst first."""
+    order, figures = list(STATUSES), {}
+    results: dict[str, list[dict[str, Any]]] = {case["id"]: [] for case in report["cases"]}
+    for backend in report["backends"]:
+        for result in backend["results"]:
+            results[result["id"]].append({**result, "backend": backend["name"]})
+    groups: dict[str, list[dict[str, Any]]] = {status: [] for status in order}
+    for case in report["cases"]:
+        of_case = sorted(results[case["id"]], key=lambda result: order.index(result["status"]))
+        counts = Counter(result["status"] for result in of_case)
+        groups[of_case[0]["status"]].append({**case, "results": of_case, "counts": counts})
+    for case in (case for group in groups.values() for case in group):
+        for result in case["results"]:
+            if result["mismatch"] and result["mismatch"]["cells"]:
+                figure = drawing(result["mismatch"], case["cache_shape"])
+                result["figure"] = _numbered(figure, figures)
+    return [(status, group) for status, group in groups.items() if group]
+
+
+def _numbered(figure: dict[str, Any], numbers: dict[str, int]) -> dict[str, Any]:
+    """The figure with a number; forms and dtypes often fail alike, and then share one."""
+    again = figure["svg"] in numbers
+    if not again and len(numbers) == MOST_DRAWINGS:
+        return {"number": None}
+    return {**figure, "number": numbers.setdefault(figure["svg"], len(numbers)), "again": again}
