@@ -48,7 +48,8 @@ function writeAddress() {
 form.hidden = false;
 form.addEventListener("input", writeAddress);
 form.addEventListener("submit", (event) => event.preventDefault());
-form.addEventListener("reset", () => setTimeout(writeAddress)); // once the fields are empty
+form.addEventListener("reset", () => history.replaceState(null, "", "#"));
+form.addEventListener("reset", readAddress);
 addEventListener("hashchange", readAddress);
 document.addEventListener("click", ({ target }) => {
   // Also where the address is this one already, so that nothing else would happen.
