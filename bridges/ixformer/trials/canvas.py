@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 import numpy as np
 import torch
@@ -56,22 +57,20 @@ class Canvas:
 
     def fill_with_canaries_(self, seed: int) -> Canvas:
         """Random bits, non-zero, with NaN payloads and subnormals in every third place each."""
-        item, dtype = self.memory.dtype, self.tensor.dtype
-        info = torch.iinfo(item)
+        dtype, item = self.tensor.dtype, torch.iinfo(self.memory.dtype)
         random = np.random.default_rng(seed)
-        host = random.integers(
-            info.min, info.max, len(self.memory), f"int{info.bits}", endpoint=True
-        )
+        bits = random.integers(item.min, item.max, len(self.memory), item.dtype, endpoint=True)
         if dtype.is_floating_point:
             infinity = torch.tensor(float("inf"), dtype=torch.float32, device="cpu")
-            exponent = infinity.to(dtype).view(item).numpy()
-            host[self._offset % 3 :: 3] |= exponent
-            host[(self._offset + 1) % 3 :: 3] &= ~exponent
-        return self.fill_(host | (host == 0))
+            with suppress(NotImplementedError):  # what torch can't convert, it has no NaN of
+                exponent = infinity.to(dtype).view(self.memory.dtype).numpy()
+                bits[self._offset % 3 :: 3] |= exponent
+                bits[(self._offset + 1) % 3 :: 3] &= ~exponent
+        return self.fill_(bits | (bits == 0))
 
     def fill_around_(self, values: np.ndarray, around: int) -> Canvas:
         """The tensor's values, and one harmless value wherever a kernel reads past them."""
-        host = np.full(len(self.memory), around, f"int{self.memory.dtype.itemsize * 8}")
+        host = np.full(len(self.memory), around, torch.iinfo(self.memory.dtype).dtype)
         self.view_of(host)[...] = values
         return self.fill_(host)
 
