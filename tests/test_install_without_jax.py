@@ -33,7 +33,12 @@ report = probe(ModelFunctions(), "cpu")
 assert report.proves("prefill")
 assert ProbeReport.from_json(report.to_json()) == report
 from bridges.ixformer.probe_command import probe_command
-assert probe_command(None) == 2
+try:
+    probe_command()
+except RuntimeError as error:
+    assert "no usable ixformer" in str(error)
+else:
+    raise AssertionError("there is no ixformer here")
 """
 
 MOJO = """

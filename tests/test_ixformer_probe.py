@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import json
 from dataclasses import FrozenInstanceError
 
@@ -11,7 +12,9 @@ import torch
 
 from bridges.ixformer import Capability, ProbeReport, probe
 from bridges.ixformer.model import KernelSemantics, ModelFunctions
-from bridges.ixformer.probe_command import probe_command
+from bridges.ixformer.trials.canvas import Canvas
+from functional_paged._cli.probe import probe_command
+from tests.helpers import command_line
 
 pytestmark = pytest.mark.usefixtures("fewer_sizes")
 
@@ -150,25 +153,90 @@ def test_other_json_is_no_report(text):
         ProbeReport.from_json(text)
 
 
-def test_the_command_without_the_library_says_so_and_exits_2(tmp_path, capsys):
+def test_the_command_without_the_library_says_so_and_exits_2(tmp_path):
     file = tmp_path / "report.json"
-    assert probe_command(file) == 2
-    assert "ixformer" in capsys.readouterr().err
+    done = command_line("probe", "--json", file)
+    assert done.exit_code == 2
+    assert "nothing to probe: no usable ixformer" in done.output
     assert not file.exists()
 
 
+@pytest.fixture
+def installed(monkeypatch):
+    """Have the command find a library of those semantics; returns how often it was looked for."""
+
+    def install(functions):
+        looked = []
+
+        def found():
+            looked.append(functions)
+            return functions, torch.device("cpu")
+
+        monkeypatch.setattr("bridges.ixformer.probe_command._library_and_device", found)
+        return looked
+
+    return install
+
+
 @pytest.mark.parametrize(("aliased", "status"), [("safe", 0), ("torn", 1)])
-def test_the_command_prints_the_report(aliased, status, tmp_path, capsys, monkeypatch):
-    wheel = KernelSemantics(store_mode="missing", aliased=aliased)
-    monkeypatch.setattr(
-        "bridges.ixformer.probe_command._library_and_device",
-        lambda: (ModelFunctions(wheel), torch.device("cpu")),
-    )
+def test_the_command_prints_the_report(aliased, status, tmp_path, installed):
+    installed(ModelFunctions(KernelSemantics(store_mode="missing", aliased=aliased)))
     file = tmp_path / "report.json"
-    assert probe_command(file) == status
-    printed = capsys.readouterr().out
-    assert "7 arguments" in printed
-    assert "TypeError" in printed
+    done = command_line("probe", "--json", file)
+    assert done.exit_code == status
+    assert "7 arguments" in done.output
+    assert "TypeError" in done.output
     written = json.loads(file.read_text())
     assert written["capabilities"][0]["status"] == "proven"
     assert isinstance(ProbeReport.from_json(file.read_text())[PAIR], Capability)
+
+
+def test_a_file_that_cannot_be_opened_is_said_before_the_probe(tmp_path, installed):
+    looked = installed(ModelFunctions())
+    done = command_line("probe", "--json", tmp_path)
+    assert done.exit_code == 2
+    assert "Is a directory" in done.output
+    assert not looked
+
+
+@pytest.mark.parametrize(("aliased", "status"), [("safe", 2), ("torn", 1)])
+def test_a_file_that_cannot_be_written_does_not_lose_the_findings(aliased, status, installed):
+    installed(ModelFunctions(KernelSemantics(store_mode="missing", aliased=aliased)))
+    done = command_line("probe", "--json", "/dev/full")
+    assert done.exit_code == status
+    assert "No space left on device" in done.output
+    assert "prefill, hole in the table" in done.output
+
+
+def test_a_vendors_text_is_written_whatever_the_locale(tmp_path, installed, monkeypatch):
+    class Failing(ModelFunctions):
+        def _with_block_table(self, *args, **mode):
+            raise RuntimeError("\u8bbe\u5907\u9519\u8bef")
+
+    installed(Failing())
+    monkeypatch.setenv("COLUMNS", "0")
+    stdout = io.TextIOWrapper(io.BytesIO(), "latin-1")
+    monkeypatch.setattr("sys.stdout", stdout)
+    assert probe_command(tmp_path / "report.json") == 1
+    stdout.flush()
+    assert b"\\u8bbe\\u5907" in stdout.buffer.getvalue()
+    report = ProbeReport.from_json((tmp_path / "report.json").read_text(encoding="utf-8"))
+    assert "\u8bbe\u5907\u9519\u8bef" in report[PAIR].evidence
+
+
+def test_a_device_that_breaks_ends_the_probe_and_keeps_the_findings(monkeypatch):
+    class Breaking(ModelFunctions):
+        def _with_block_table(self, *args, **mode):
+            if args[5] is not None:
+                monkeypatch.setattr(Canvas, "fill_", broken)
+            return super()._with_block_table(*args, **mode)
+
+    def broken(*_):
+        raise RuntimeError("CUDA error: device-side assert triggered")
+
+    report = probe(Breaking(), "cpu")
+    *kept, last = report.capabilities
+    assert report.stores_one_tensor
+    assert [c.name for c in kept][-1].startswith("prefill")
+    assert last.name == "all else"
+    assert (last.status, last.evidence.count("device-side assert")) == ("not tried", 1)

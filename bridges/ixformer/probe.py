@@ -38,8 +38,9 @@ def probe(functions: Any, device: torch.device | str) -> ProbeReport:
 
     Each store goes into memory full of canaries and is compared bit for bit with the reference,
     also around the cache and behind the tables. A kernel that raises is a finding. A kernel that
-    breaks the device (reading -1 as an unsigned number, say) ends the process's use of it: run the
-    probe in a process of its own, as `functional-paged probe` does.
+    breaks the device (reading -1 as an unsigned number, say) ends the probe, which keeps what it
+    found, and the process's use of the device: run it in a process of its own, as
+    `functional-paged probe` does.
 
     Args:
       functions: an object with the kernel functions, such as the module `ixformer.functions`.
@@ -55,7 +56,13 @@ def probe(functions: Any, device: torch.device | str) -> ProbeReport:
       'disproven'
     """
     device = torch.device(device)
-    return ProbeReport(*identity(functions, device), tuple(_capabilities(functions, device)))
+    who, found = identity(functions, device), []
+    try:
+        for capability in _capabilities(functions, device):
+            found.append(capability)
+    except RuntimeError as error:
+        found.append(Capability("all else", "not tried", f"{type(error).__name__}: {error}"))
+    return ProbeReport(*who, tuple(found))
 
 
 def _capabilities(functions: Any, device: torch.device) -> Iterator[Capability]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 
+from .library import CALL_FORMS
 from .trials.finding import Status
 
 
@@ -60,6 +61,11 @@ class ProbeReport:
     def proves(self, name: str) -> bool:
         """Whether the capability of that name is proven."""
         return self[name].status == "proven"
+
+    @property
+    def stores_one_tensor(self) -> bool:
+        """Whether one of the call forms is proven, so that the backend can store."""
+        return any(c.name in CALL_FORMS and c.status == "proven" for c in self.capabilities)
 
     def to_json(self) -> str:
         """The report as JSON text."""

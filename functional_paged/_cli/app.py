@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -115,12 +114,9 @@ def probe(
 ) -> None:
     """Find out what the installed ixformer really does, for a bug report to the vendor.
 
-    Exit status: 0 if a way to store one tensor is proven, 1 if none is, 2 without the library.
+    Exit status: 0 if a way to store one tensor is proven, 1 if none is, 2 without the library or
+    if something cannot be written, 141 where nobody reads the output.
     """
-    (command,) = entry_points(group="functional_paged.commands", name="probe")
-    try:
-        probe_command = command.load()
-    except ImportError as error:
-        typer.echo(f"nothing to probe: torch cannot be imported: {error}", err=True)
-        raise typer.Exit(2) from error
+    from .probe import probe_command
+
     raise typer.Exit(probe_command(json))
