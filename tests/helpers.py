@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from functional_paged import IndexSpec, reference
+from functional_paged import PAD, IndexSpec, reference
 from functional_paged.conformance import Mismatch
 from functional_paged.conformance.bits import DTYPES, pattern
-from functional_paged.conformance.cases.steps import Step
+from functional_paged.conformance.cases.steps import Step, table
 from functional_paged.conformance.cases.suite import forms_of
 from functional_paged.conformance.run.compare import compare
 
@@ -46,9 +46,28 @@ def specs_by_form(step: Step, shape: tuple[int, int, int, int]) -> dict[str, Ind
     return {spec.form: spec for spec in forms_of(step, shape)}
 
 
+SHAPE = (5, 2, 3, 7)
+"""Of a small cache, whose axes are all different."""
+
+STEP = table([[4, PAD, 2], [0, 1, 3], [3, 0, 1]], [1, -1, 7], [6, 2, 3], num_tokens=12)
+"""A hole, a padded row, a row that runs past its table, and one more state than the spec names."""
+
+FORMS, SPEC = specs_by_form(STEP, SHAPE), STEP.index_spec
+
+
+def inputs(dtype: str = "bf16", num_tokens: int = STEP.num_tokens) -> tuple[np.ndarray, np.ndarray]:
+    """A cache of `SHAPE`, and states for it."""
+    _, kv_heads, _, head_dim = SHAPE
+    return filled(SHAPE, dtype, salt=1), filled((num_tokens, kv_heads, head_dim), dtype, salt=2)
+
+
 def difference(got: Any, cache: np.ndarray, states: np.ndarray, spec: IndexSpec) -> Mismatch | None:
     """The first element of the whole cache that is not as in the reference."""
     return compare("cache", np.asarray(got), reference.store_single(cache, states, spec), cache)
+
+
+# Read where it is used, in a module that has `jax`.
+on_cpu = pytest.mark.skipif("jax.default_backend() != 'cpu'", reason="only CPU widens small floats")
 
 
 def jax_stores() -> dict[str, Callable[..., Any]]:

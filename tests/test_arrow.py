@@ -165,6 +165,13 @@ def test_scripts_use_no_private_module(path: Path) -> None:
     assert private(names, "functional_paged") | private(names, "bridges") == set()
 
 
+def test_no_test_imports_another() -> None:
+    tests = {path: imported(path.read_text(), "tests") for path in (ROOT / "tests").rglob("*.py")}
+    assert "tests.helpers.clauses_of" in tests[Path(__file__).with_name("conftest.py")]
+    found = {name for names in tests.values() for name in names}
+    assert {name for name in found if re.match(r"(tests\.)?test_", name)} == set()
+
+
 @pytest.mark.parametrize("package", PACKAGES)
 def test_no_circle_of_imports(package: str) -> None:
     graph = graph_of(package)

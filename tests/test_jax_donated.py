@@ -24,7 +24,7 @@ from functional_paged import (
 from functional_paged.conformance.bits import DTYPES
 from functional_paged.conformance.cases.steps import table
 from functional_paged.conformance.run.compare import compare
-from tests.helpers import filled, on_device, specs_by_form
+from tests.helpers import filled, on_cpu, on_device, specs_by_form
 
 MIB = 2**20
 KV_HEADS, BLOCK_SIZE, HEAD_DIM = 2, 16, 64
@@ -37,7 +37,6 @@ WIDENED = ["bf16", "f8e4m3fn", "f8e5m2"]
 writes_in_place = pytest.mark.skipif(
     not hasattr(jax, "make_user_context"), reason="this JAX copies what it scatters to, on CPU"
 )
-on_cpu = pytest.mark.skipif(jax.default_backend() != "cpu", reason="only CPU widens small floats")
 
 
 def cache_and_states(dtype: str, salt: int = 0) -> tuple[np.ndarray, np.ndarray]:

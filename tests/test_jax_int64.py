@@ -15,7 +15,6 @@ import jax.numpy as jnp
 
 import functional_paged
 from functional_paged import (
-    PAD,
     BlockTable,
     ChunkPlan,
     SlotMapping,
@@ -23,19 +22,17 @@ from functional_paged import (
     store_single,
     store_single_donated,
 )
-from functional_paged.conformance.cases.steps import table
-from tests.helpers import difference, filled, jax_stores, on_device, specs_by_form
+from tests.helpers import (
+    FORMS,
+    SHAPE,
+    SPEC,
+    difference,
+    inputs,
+    jax_stores,
+    on_device,
+)
 
-SHAPE = (5, 2, 3, 7)
-STEP = table([[4, PAD, 2], [0, 1, 3], [3, 0, 1]], [1, -1, 7], [6, 2, 3], num_tokens=12)
-FORMS = specs_by_form(STEP, SHAPE)
-SPEC = STEP.index_spec
 WAYS = jax_stores()
-
-
-def inputs(num_tokens: int = STEP.num_tokens) -> tuple[np.ndarray, np.ndarray]:
-    _, kv_heads, _, head_dim = SHAPE
-    return filled(SHAPE, "bf16", salt=1), filled((num_tokens, kv_heads, head_dim), "bf16", salt=2)
 
 
 def with_x64() -> contextlib.AbstractContextManager[Any]:

@@ -29,13 +29,14 @@ from functional_paged import (
 from functional_paged.conformance.bits import DTYPES
 from functional_paged.conformance.cases.steps import table
 from functional_paged.conformance.run.compare import compare
-from tests.helpers import filled, specs_by_form
+from tests.helpers import (
+    FORMS,
+    SHAPE,
+    SPEC,
+    STEP,
+    filled,
+)
 
-SHAPE = (5, 2, 3, 7)
-# A hole, a padded row, a row that runs past its table, and one more state than the spec names.
-STEP = table([[4, PAD, 2], [0, 1, 3], [3, 0, 1]], [1, -1, 7], [6, 2, 3], num_tokens=12)
-FORMS = specs_by_form(STEP, SHAPE)
-SPEC = FORMS["block_table"]
 NUM_TOKENS = STEP.num_tokens
 WAYS = {
     "eager": load_single,

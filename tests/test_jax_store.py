@@ -22,23 +22,20 @@ from functional_paged._jax.scatter import places_of
 from functional_paged.conformance.bits import DTYPES, as_bits
 from functional_paged.conformance.cases.steps import table
 from functional_paged.conformance.run.compare import compare
-from tests.helpers import difference, filled, jax_stores, on_device, specs_by_form
-
-SHAPE = (5, 2, 3, 7)
-# A hole, a padded row, a row that runs past its table, and one more state than the spec names.
-STEP = table([[4, PAD, 2], [0, 1, 3], [3, 0, 1]], [1, -1, 7], [6, 2, 3], num_tokens=12)
-FORMS = specs_by_form(STEP, SHAPE)
-SPEC = FORMS["block_table"]
+from tests.helpers import (
+    FORMS,
+    SHAPE,
+    SPEC,
+    difference,
+    filled,
+    inputs,
+    jax_stores,
+    on_cpu,
+    on_device,
+)
 
 WAYS = jax_stores()
 JITS = {"jax.jit": jax.jit, "functional_paged.jit": functional_paged.jit}
-
-on_cpu = pytest.mark.skipif(jax.default_backend() != "cpu", reason="only CPU widens small floats")
-
-
-def inputs(dtype: str, num_tokens: int = STEP.num_tokens) -> tuple[np.ndarray, np.ndarray]:
-    _, kv_heads, _, head_dim = SHAPE
-    return filled(SHAPE, dtype, salt=1), filled((num_tokens, kv_heads, head_dim), dtype, salt=2)
 
 
 @pytest.mark.parametrize("way", WAYS)
