@@ -97,6 +97,27 @@ CALLS: dict[str, Callable[..., Any]] = {
 }
 
 
+@pytest.mark.parametrize("form", SPECS)
+@pytest.mark.parametrize("call", CALLS)
+def test_index_arrays_may_be_overwritten_after_a_store(call, form):
+    spec = buffers(SPECS[form])
+
+    def store(states: np.ndarray) -> Any:
+        return CALLS[call](jnp.array(CACHE), states, spec)
+
+    assert_stored(overwritten(store, STATES, given=spec.arrays().values()), SPECS[form])
+
+
+@pytest.mark.parametrize("form", SPECS)
+def test_index_arrays_may_be_overwritten_after_a_load(form):
+    spec = buffers(SPECS[form])
+
+    def load(cache: np.ndarray) -> Any:
+        return load_single(late(cache), spec, NUM_TOKENS)
+
+    assert_loaded(overwritten(load, CACHE, given=spec.arrays().values()), SPECS[form])
+
+
 @pytest.mark.parametrize("call", ["store", "donated"])
 def test_a_cache_may_be_overwritten_after_a_store(call):
     spec, cache = SPECS["slots"], buffer(CACHE)

@@ -6,9 +6,11 @@ from functools import partial
 from typing import SupportsIndex
 
 import jax
+from jax.sharding import PartitionSpec
 
 from .._sizes import as_size
 from .._spec import IndexSpec, narrowed
+from .meshes import on_its_mesh
 from .scatter import gather
 from .trees import Caches, States, check_trees_load, places_in, values_now
 
@@ -43,5 +45,9 @@ def load_single(cache: Caches, index_spec: IndexSpec, num_tokens: SupportsIndex)
 def _load_leaves(cache: Caches, index_spec: IndexSpec, num_tokens: int) -> States:
     if not jax.tree.leaves(cache):
         return cache
-    places = places_in(cache, index_spec, num_tokens)
-    return jax.tree.map(lambda c: gather(c, places), cache)
+
+    def load(cache: Caches, index_spec: IndexSpec) -> States:
+        places = places_in(cache, index_spec, num_tokens)
+        return jax.tree.map(lambda c: gather(c, places), cache)
+
+    return on_its_mesh(load, lambda spec: PartitionSpec(None, spec[1], spec[3]), cache, index_spec)

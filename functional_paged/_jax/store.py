@@ -7,6 +7,7 @@ from functools import partial
 import jax
 
 from .._spec import IndexSpec, narrowed
+from .meshes import on_its_mesh
 from .scatter import scatter
 from .trees import Caches, States, check_store, places_in, values_now
 
@@ -52,5 +53,9 @@ def _store_leaves(cache: Caches, states: States, index_spec: IndexSpec) -> Cache
     leaves = jax.tree.leaves(states)
     if not leaves:
         return cache
-    places = places_in(cache, index_spec, leaves[0].shape[0])
-    return jax.tree.map(lambda c, s: scatter(c, s, places), cache, states)
+
+    def store(cache: Caches, states: States, index_spec: IndexSpec) -> Caches:
+        places = places_in(cache, index_spec, leaves[0].shape[0])
+        return jax.tree.map(lambda c, s: scatter(c, s, places), cache, states)
+
+    return on_its_mesh(store, lambda spec: spec, cache, states, index_spec)
