@@ -77,7 +77,8 @@ def places_in(
 ) -> Integer[Array, "num_tokens 2"]:
     """Where each token goes in every cache of a checked tree that has a leaf."""
     shape = jax.tree.leaves(cache)[0].shape
-    return places_of(slots_in(jnp, index_spec, shape, num_tokens), shape[0], shape[2])
+    slots = slots_in(jnp, index_spec.map(jnp.asarray), shape, num_tokens)
+    return places_of(slots, shape[0], shape[2])
 
 
 def values_now(tree: Any) -> Any:
