@@ -21,8 +21,8 @@ from functional_paged import (
     store_single_donated,
     to_slots,
 )
-from functional_paged.conformance.run.compare import compare
 from functional_paged.conformance.cases.steps import table
+from functional_paged.conformance.run.compare import compare
 from tests.helpers import difference, filled, on_device, specs_by_form
 
 SHAPE = (5, 2, 3, 7)
@@ -79,14 +79,18 @@ def test_calls_are_the_same_under(state, form):
     assert own.is_deleted() == (state not in ("no jit", "default device"))
 
 
-@pytest.mark.parametrize("call", ["pure", "donated", "load"])
+CALLS = {
+    "pure": store_single,
+    "donated": store_single_donated,
+    "load": lambda cache, states, spec: load_single(cache, spec, len(states)),
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
 def test_debug_nans_refuses_a_nan_and_leaves_the_cache(call):
     cache = jnp.full(SHAPE, jnp.nan)
     spec, states = FORMS["slots"], jnp.ones((STEP.num_tokens, 2, 7))
     with jax.debug_nans(True), pytest.raises(FloatingPointError):
-        if call == "load":
-            load_single(cache, spec, STEP.num_tokens)
-        else:
-            {"pure": store_single, "donated": store_single_donated}[call](cache, states, spec)
+        CALLS[call](cache, states, spec)
     assert not cache.is_deleted()
     assert store_single(cache, states, spec).shape == SHAPE
