@@ -7,10 +7,11 @@ from typing import Any
 
 import array_api_compat
 import numpy as np
+from array_api_compat import is_jax_namespace
 
 from ._errors import SpecError
 from ._sizes import INT32_MAX, is_surely_at_most
-from ._types import Array
+from ._types import Array, Integer
 
 
 def dtype_name(array: Array) -> str:
@@ -56,9 +57,24 @@ def slot_dtype(xp: Any, num_slots: int) -> Any:
         raise SpecError(
             "C5",
             "num_blocks * block_size must be < 2**31 where 64-bit integers are off "
-            f"(JAX: enable jax_enable_x64), got {num_slots}",
+            f"(JAX: enable jax_enable_x64), got {num_slots}"
+            + ("" if isinstance(num_slots, int) else ", which has no such bound"),
         )
     return xp.int64
+
+
+def count_at_most(
+    xp: Any, ascending: Integer[Array, " n"], numbers: Integer[Array, " m"]
+) -> Integer[Array, " m"]:
+    """How many elements of `ascending` are at most each of `numbers`."""
+    size = ascending.shape[0]
+    if not is_jax_namespace(xp) or isinstance(size, int):
+        return xp.searchsorted(ascending, numbers, side="right")
+    # JAX's unrolls a loop by the size, which an export may leave open. Sorted together, equal
+    # elements of `ascending` come first.
+    order = xp.argsort(xp.concat([ascending, numbers]))
+    counts = xp.cumulative_sum(xp.astype(order < size, xp.int32))
+    return counts[xp.argsort(order)[size:]]
 
 
 def to_numpy(array: Array) -> np.ndarray:

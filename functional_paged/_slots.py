@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ._arrays import device_for_new, slot_dtype
+from ._arrays import count_at_most, device_for_new, slot_dtype
 from ._sizes import INT32_MAX, CacheShape, is_surely_at_most
 from ._spec import PAD, BlockTable, ChunkPlan, IndexSpec, SlotMapping
 from ._types import Array, Bool, Int32, Integer, Size
@@ -70,7 +70,7 @@ def _table_destinations(
         row, in_row, named = token, xp.zeros_like(token), token < batch
     else:
         starts, ends = spec.cu_q_lens[:-1], spec.cu_q_lens[1:]
-        row = xp.astype(xp.searchsorted(ends, token, side="right"), xp.int32)
+        row = xp.astype(count_at_most(xp, ends, token), xp.int32)
         named = (row < batch) & (starts[0] == 0) & xp.all(starts <= ends)  # C21
         in_row = token - starts[_at_most(xp, row, batch - 1)]
     row = _at_most(xp, row, batch - 1)
@@ -104,8 +104,8 @@ def _chunk_destinations(
     first = xp.where(whole, _at_most(xp, start, num_tokens), num_tokens)
     end = first + xp.where(whole, length, 0)
     by_first, by_end = xp.argsort(first), xp.argsort(end)
-    begun = xp.searchsorted(first[by_first], token, side="right")
-    ended = xp.searchsorted(end[by_end], token, side="right")
+    begun = count_at_most(xp, first[by_first], token)
+    ended = count_at_most(xp, end[by_end], token)
     # A token inside exactly one chunk (C13): the numbers of the chunks begun so far less the
     # numbers of those ended leave the number of that chunk. Sums that wrap cancel all the same.
     named = begun - ended == 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from .._types import Array, Integer, Shaped
+from .._types import Array, Integer, Shaped, Size
 from .bits import move
 
 
@@ -27,7 +27,7 @@ def gather(
 
 
 def places_of(
-    slots: Integer[Array, " num_tokens"], num_blocks: int, block_size: int
+    slots: Integer[Array, " num_tokens"], num_blocks: Size, block_size: Size
 ) -> Integer[Array, "num_tokens 2"]:
     """Block and offset of each slot; for a token that is not stored, a block past the end."""
     # Each its own, so that indices stay unique; a sum that wraps is negative and past the end too.

@@ -14,7 +14,7 @@ from .._errors import SpecError
 from .._slots import slots_in
 from .._spec import IndexSpec, register_pytrees
 from .._static_checks import check_call, check_load
-from .._types import Array, Integer, PyTree, Shaped
+from .._types import Array, Integer, PyTree, Shaped, Size
 from .scatter import places_of
 
 register_pytrees()
@@ -73,7 +73,7 @@ def check_donation(cache: Caches, states: States, index_spec: IndexSpec) -> None
 
 
 def places_in(
-    cache: Caches, index_spec: IndexSpec, num_tokens: int
+    cache: Caches, index_spec: IndexSpec, num_tokens: Size
 ) -> Integer[Array, "num_tokens 2"]:
     """Where each token goes in every cache of a checked tree that has a leaf."""
     shape = jax.tree.leaves(cache)[0].shape
