@@ -53,15 +53,15 @@ def check_trees_load(cache: Caches, index_spec: IndexSpec) -> None:
 
 def check_donation(cache: Caches, states: States, index_spec: IndexSpec) -> None:
     """Check that each cache can be given away: C17 where one is gone, or is given twice."""
-    named = {"cache": cache, "states": states, "index_spec": index_spec}
-    for name, tree in named.items():
+    for name, tree in (("cache", cache), ("states", states), ("index_spec", index_spec)):
         for position, leaf in enumerate(jax.tree.leaves(tree)):
             if isinstance(leaf, jax.Array) and leaf.is_deleted():
                 raise SpecError(
-                    "C17", f"leaf {position} of {name} must be alive, got a deleted array"
+                    "C17", f"leaf {position} of {name} must be alive, got a deleted one"
                 )
+    leaves = jax.tree.leaves(cache)
     holders: dict[Any, int] = {}
-    for position, leaf in enumerate(jax.tree.leaves(cache)):
+    for position, leaf in enumerate(leaves if len(leaves) > 1 else ()):
         for buffer in _buffers(leaf):
             holder = holders.setdefault(buffer, position)
             if holder != position:
@@ -89,9 +89,7 @@ def values_now(tree: Any) -> Any:
 def _buffers(cache: Array) -> list[Any]:
     if not isinstance(cache, jax.Array):
         return []  # NumPy arrays are copied
-    return [
-        (shard.device, shard.data.unsafe_buffer_pointer()) for shard in cache.addressable_shards
-    ]
+    return [(part.device, part.data.unsafe_buffer_pointer()) for part in cache.addressable_shards]
 
 
 def _check_caches(cache: Caches) -> None:
