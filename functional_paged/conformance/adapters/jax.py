@@ -15,7 +15,11 @@ from ..cases.case import Case
 
 
 class JaxAdapter:
-    """`store_single` or `store_single_donated`, as a caller without a jit of its own runs it."""
+    """`store_single` or `store_single_donated`, as a caller without a jit of its own runs it.
+
+    Inputs stay in NumPy, and results in JAX, which may not have computed them yet: the store must
+    not need what it was given any more (C17).
+    """
 
     def __init__(self, name: str, store: Any):
         self.name = name
@@ -29,8 +33,8 @@ class JaxAdapter:
             return "JAX has one device here; XLA_FLAGS=--xla_force_host_platform_device_count=2"
         return None
 
-    def store(self, cache: np.ndarray, states: np.ndarray, index_spec: IndexSpec) -> np.ndarray:
-        return np.asarray(self._store(_copied(cache), _copied(states), _spec(index_spec)))
+    def store(self, cache: np.ndarray, states: np.ndarray, index_spec: IndexSpec) -> Any:
+        return self._store(cache, states, index_spec)
 
     def store_apart(self, cache: np.ndarray, states: np.ndarray, index_spec: IndexSpec) -> None:
         here, there = jax.devices()[:2]
@@ -39,36 +43,26 @@ class JaxAdapter:
     def check(
         self, index_spec: IndexSpec, cache_shape: tuple[int, int, int, int], num_tokens: int
     ) -> None:
-        functional_paged.check_spec(
-            _spec(index_spec), cache_shape=cache_shape, num_tokens=num_tokens
-        )
+        functional_paged.check_spec(index_spec, cache_shape=cache_shape, num_tokens=num_tokens)
 
-    def load(self, cache: np.ndarray, index_spec: IndexSpec, num_tokens: int) -> np.ndarray:
-        return np.asarray(
-            functional_paged.load_single(_copied(cache), _spec(index_spec), num_tokens)
-        )
+    def load(self, cache: np.ndarray, index_spec: IndexSpec, num_tokens: int) -> Any:
+        return functional_paged.load_single(cache, index_spec, num_tokens)
 
     def vjp(
         self, cache: np.ndarray, states: np.ndarray, index_spec: IndexSpec, cotangent: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
+    ) -> Any:
         def store(cache: jax.Array, states: jax.Array) -> jax.Array:
-            return functional_paged.store_single(cache, states, _spec(index_spec))
+            return functional_paged.store_single(cache, states, index_spec)
 
-        _, pull = jax.vjp(store, _copied(cache), _copied(states))
-        d_cache, d_states = pull(_copied(cotangent))
-        return np.asarray(d_cache), np.asarray(d_states)
-
-
-def _copied(array: np.ndarray) -> jax.Array:
-    # JAX may take over a NumPy array's memory, and a donated store would write to it.
-    return jnp.array(array, copy=True)
+        _, pull = jax.vjp(store, cache, states)
+        return pull(cotangent)
 
 
-def _spec(index_spec: IndexSpec) -> IndexSpec:
-    if any(array.dtype == np.int64 for array in index_spec.arrays().values()):
-        return index_spec  # without 64-bit integers a JAX array of it would be another spec
-    return index_spec.map(jnp.asarray)
+def _store_donated(cache: np.ndarray, states: np.ndarray, index_spec: IndexSpec) -> jax.Array:
+    # JAX reads or takes over a NumPy array's memory after the call, so it gets some of its own.
+    owned = jnp.asarray(cache.copy())
+    return functional_paged.store_single_donated(owned, states, index_spec)
 
 
 adapter = JaxAdapter("jax", functional_paged.store_single)
-donated = JaxAdapter("jax-donated", functional_paged.store_single_donated)
+donated = JaxAdapter("jax-donated", _store_donated)
