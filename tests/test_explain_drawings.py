@@ -17,7 +17,7 @@ from functional_paged._explain.cells import CELL_WIDTH
 from functional_paged._explain.fates import Fate
 from functional_paged._explain.model import Explanation
 from functional_paged._explain.svg import to_svg
-from functional_paged._explain.svg_style import STYLE, pattern_definitions
+from functional_paged._explain.svg_document import STYLE, pattern_definitions
 from functional_paged._explain.text import render
 from functional_paged.conformance import strategies
 from tests.helpers import i32

@@ -12,7 +12,7 @@ from .._explain.text import render
 from .outputs import Outputs, Refused, refuse, shown
 
 MOST_TOKENS = 100_000
-"""More tokens than this are for a machine to check; a drawing of them takes minutes."""
+"""More tokens than this are for a machine to check: nobody can look at a drawing of them."""
 
 
 def explain_command(spec_file: Path, svg: Path | None) -> int:

@@ -1,23 +1,29 @@
 """From an index spec to the fate of each token.
 
-Nothing is worked out anew: places come from `_slots`, what is invalid from `check_spec`. What is
-left to tell is which of the clauses that skip a token skipped it.
+Nothing is worked out anew: destinations come from `_slots`, what is invalid from `check_spec`.
+What is left to tell is which of the clauses that skip a token skipped it.
 """
 
 from __future__ import annotations
 
-from typing import SupportsIndex
+from collections.abc import Callable
+from typing import Any, SupportsIndex
 
 from .._arrays import to_numpy
 from .._errors import SpecError
 from .._sizes import CacheShape
-from .._spec import BlockTable, ChunkPlan, IndexSpec
+from .._spec import BlockTable, ChunkPlan, Form, IndexSpec, SlotMapping
 from .._static_checks import check_lowering
 from .._value_checks import check_spec
-from .fates import Fate
-from .model import Explanation, Form, Source, Token
-from .places import Places
-from .sources import chunk_sources, slot_sources, table_sources
+from .model import Explanation, Source
+from .sources import broken_total_sources, chunk_sources, slot_sources, table_sources
+from .token_fates import TokenFates
+
+_SOURCES: dict[Form, Callable[[Any, TokenFates], list[Source]]] = {
+    BlockTable.form: table_sources,
+    ChunkPlan.form: chunk_sources,
+    SlotMapping.form: slot_sources,
+}
 
 
 def explain(
@@ -56,28 +62,16 @@ def explain(
         check_spec(host, cache_shape=cache_shape, num_tokens=num_tokens)
     except SpecError as raised:
         error = raised
-    form, sources = _form_and_sources(host, Places(host, cache_shape, num_tokens), error)
+    fates = TokenFates(host, cache_shape, num_tokens)
+    if error is not None and error.clause == "C21":
+        sources = broken_total_sources(error, fates)
+    else:
+        sources = _SOURCES[host.form](host, fates)
     return Explanation(
-        form=form,
+        form=host.form,
         num_blocks=cache_shape[0],
         block_size=cache_shape[2],
         num_tokens=num_tokens,
         problem=None if error is None else str(error),
         sources=tuple(sources),
     )
-
-
-def _form_and_sources(
-    spec: IndexSpec, places: Places, error: SpecError | None
-) -> tuple[Form, list[Source]]:
-    if isinstance(spec, ChunkPlan):
-        return "chunks", chunk_sources(spec.chunks, places)
-    if not isinstance(spec, BlockTable):
-        return "slots", slot_sources(spec.slots, places)
-    if error is not None and error.clause == "C21":
-        # No token has a row that can be trusted.
-        why, tokens = error.message, range(places.num_tokens)
-        named = tuple(Token(token, Fate.BROKEN_TOTAL, why) for token in tokens)
-        note = "" if named else str(error)
-        return "block_table", [Source("any row", "", note, Fate.BROKEN_TOTAL, named)]
-    return "block_table", table_sources(spec, places)

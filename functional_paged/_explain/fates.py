@@ -1,4 +1,4 @@
-"""What can become of a token that an index spec names, or fails to name."""
+"""Fates of tokens that an index spec names, or fails to name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an explanation of an index spec holds, for every way to draw it."""
+"""Explanations of index specs as data, for every way to draw them."""
 
 from __future__ import annotations
 

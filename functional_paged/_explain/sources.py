@@ -1,4 +1,4 @@
-"""The rows of each form of a spec, each with the fates of the tokens that it names."""
+"""Rows of each form of a spec, each with the fates of the tokens that it names."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from itertools import groupby
 
 import numpy as np
 
-from .._spec import BlockTable
+from .._errors import SpecError
+from .._spec import BlockTable, ChunkPlan, SlotMapping
 from .._value_checks import chunk_rules
 from .fates import Fate
 from .model import Beyond, Source, Token, count
-from .places import Places
+from .token_fates import TokenFates
 
 LEAST_TOLD = 10_000
 """Namings of tokens that are told of any plan."""
@@ -21,7 +22,7 @@ MOST_NAMED = 4
 """Chunks that name one token, named one by one."""
 
 
-def table_sources(spec: BlockTable, places: Places) -> list[Source]:
+def table_sources(spec: BlockTable, fates: TokenFates) -> list[Source]:
     """A source for each row of a table whose running total is sound, and one for the rest."""
     batch, width = spec.block_table.shape
     cu = range(batch + 1) if spec.cu_q_lens is None else spec.cu_q_lens.tolist()
@@ -30,17 +31,17 @@ def table_sources(spec: BlockTable, places: Places) -> list[Source]:
         start, end = cu[row], cu[row + 1]
         entry = f"context_kv_lens[{row}] = {context}"
         tokens = []
-        for token in range(start, min(end, places.num_tokens)):
+        for token in range(start, min(end, fates.num_tokens)):
             position = context + token - start  # C5
             if context < 0:
                 tokens.append(Token(token, Fate.PADDED, entry))
-            elif not places.named[token]:
-                why = f"the table holds {count(width * places.block_size, 'position')}"
+            elif not fates.named[token]:
+                why = f"the table holds {count(width * fates.block_size, 'position')}"
                 tokens.append(Token(token, Fate.PAST_TABLE, why, position))
             else:
-                column = places.column[token]
-                why = f"block_table[{row}, {column}] = {places.block[token]}"
-                tokens.append(places.token(token, Fate.HOLE, why, position=position, column=column))
+                column = fates.column[token]
+                why = f"block_table[{row}, {column}] = {fates.block[token]}"
+                tokens.append(fates.token(token, Fate.HOLE, why, position=position, column=column))
         padding = (Fate.PADDED, entry) if context < 0 else None
         empty = "no query token (C7)" if start == end else ""
         sources.append(
@@ -50,22 +51,29 @@ def table_sources(spec: BlockTable, places: Places) -> list[Source]:
                 note="padded row (C6)" if padding else empty,
                 fate=Fate.PADDED if padding else None,
                 tokens=tuple(tokens),
-                beyond=places.beyond(start, end, padding),
+                beyond=fates.beyond(start, end, padding),
             )
         )
-    rest = list(range(cu[-1], places.num_tokens))
+    rest = list(range(cu[-1], fates.num_tokens))
     why = f"the spec names {count(cu[-1], 'token')}"
-    return sources + places.rest(rest, "no row", why)
+    return sources + fates.rest(rest, "no row", why)
 
 
-def chunk_sources(chunks: np.ndarray, places: Places) -> list[Source]:
+def broken_total_sources(error: SpecError, fates: TokenFates) -> list[Source]:
+    """One source for all tokens where the running total (C21) gives none a row to be trusted."""
+    fate, why = Fate.BROKEN_TOTAL, error.message
+    named = tuple(Token(token, fate, why) for token in range(fates.num_tokens))
+    return [Source("any row", "", "" if named else str(error), fate, named)]
+
+
+def chunk_sources(spec: ChunkPlan, fates: TokenFates) -> list[Source]:
     """A source for each row of a plan, and one for the tokens that no chunk names.
 
     Chunks may each name every token (C13), so what is told of them is limited to a multiple of
     their number and the tokens'; a note counts the rest.
     """
-    rows, num_tokens = chunks.tolist(), places.num_tokens
-    problems = _chunk_problems(chunks, places.block_size)
+    rows, num_tokens = spec.chunks.tolist(), fates.num_tokens
+    problems = _chunk_problems(spec.chunks, fates.block_size)
     named = [range(max(row[0], 0), min(row[0] + row[3], num_tokens)) for row in rows]
     room = max(LEAST_TOLD, 2 * (num_tokens + len(rows)))
     told = []
@@ -84,8 +92,8 @@ def chunk_sources(chunks: np.ndarray, places: Places) -> list[Source]:
             elif token in shared:
                 tokens.append(Token(token, Fate.NAMED_TWICE, shared[token]))
             else:
-                tokens.append(places.token(token, Fate.NO_BLOCK, f"chunks[{chunk}, 1] = {block}"))
-        beyond = places.beyond(start, start + length, padding)
+                tokens.append(fates.token(token, Fate.NO_BLOCK, f"chunks[{chunk}, 1] = {block}"))
+        beyond = fates.beyond(start, start + length, padding)
         notes = ["padding (C13)"] if length == 0 else []
         if broken is not None and not tokens and not beyond:
             notes.append(f"C13: {broken}")
@@ -102,33 +110,33 @@ def chunk_sources(chunks: np.ndarray, places: Places) -> list[Source]:
             )
         )
     rest = [token for token, number in enumerate(_cover(named, num_tokens)) if not number]
-    return sources + places.rest(rest, "no chunk", "no chunk names it")
+    return sources + fates.rest(rest, "no chunk", "no chunk names it")
 
 
-def slot_sources(slots: np.ndarray, places: Places) -> list[Source]:
+def slot_sources(spec: SlotMapping, fates: TokenFates) -> list[Source]:
     """One source for a slot mapping, and one for the tokens past its end."""
-    given = slots.tolist()
+    given = spec.slots.tolist()
     tokens = []
-    for token, slot in enumerate(given[: places.num_tokens]):
+    for token, slot in enumerate(given[: fates.num_tokens]):
         if slot < 0:
             tokens.append(Token(token, Fate.NEGATIVE_SLOT, f"slot {slot}"))
-        elif places.block[token] >= places.num_blocks:
-            end = places.num_blocks * places.block_size
-            why = f"slot {slot} must be < {places.num_blocks} * {places.block_size} = {end}"
-            block, offset = places.block[token], places.offset[token]
+        elif fates.block[token] >= fates.num_blocks:
+            end = fates.num_blocks * fates.block_size
+            why = f"slot {slot} must be < {fates.num_blocks} * {fates.block_size} = {end}"
+            block, offset = fates.block[token], fates.offset[token]
             tokens.append(Token(token, Fate.PAST_CACHE, why, block=block, offset=offset))
         else:
-            tokens.append(places.token(token, Fate.NEGATIVE_SLOT, ""))
+            tokens.append(fates.token(token, Fate.NEGATIVE_SLOT, ""))
     beyond: list[Beyond] = []
-    past = enumerate(given[places.num_tokens :], places.num_tokens)
+    past = enumerate(given[fates.num_tokens :], fates.num_tokens)
     for negative, run in groupby(past, key=lambda pair: pair[1] < 0):
         numbers = [token for token, _ in run]
         padding = (Fate.NEGATIVE_SLOT, "negative slots") if negative else None
-        beyond += places.beyond(numbers[0], numbers[-1] + 1, padding)
+        beyond += fates.beyond(numbers[0], numbers[-1] + 1, padding)
     source = Source("slots", count(len(given), "slot"), tokens=tuple(tokens), beyond=tuple(beyond))
-    rest = list(range(len(given), places.num_tokens))
+    rest = list(range(len(given), fates.num_tokens))
     why = f"the spec names {count(len(given), 'token')}"
-    return [source, *places.rest(rest, "no slot", why)]
+    return [source, *fates.rest(rest, "no slot", why)]
 
 
 def _chunk_problems(chunks: np.ndarray, block_size: int) -> dict[int, str]:

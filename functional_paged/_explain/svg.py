@@ -21,8 +21,7 @@ from .cells import (
 )
 from .model import Explanation, Source, count
 from .svg_boxes import Box, boxes, cache_cell
-from .svg_document import document
-from .svg_style import look_of
+from .svg_document import document, look_of
 
 MARGIN, GAP, LINE = 16, 12, 18
 LEFT_WIDTH, PER_LINE = 400, 8

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from .cells import CELL_WIDTH, Cell, width_of
 from .fates import Fate
 from .model import Beyond, Explanation, Source, Token, cell_text, runs, span
-from .svg_style import look_of
+from .svg_document import look_of
 
 LONGEST = 8
 """Cells of a run that are drawn one by one; of a longer run, the ends are."""

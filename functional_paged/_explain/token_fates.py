@@ -1,4 +1,4 @@
-"""Where `_slots` puts each token, in plain Python numbers, and what that alone decides."""
+"""Destinations of tokens as Python numbers, and the fates that they alone decide."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from .fates import Fate
 from .model import Beyond, Source, Token, count
 
 
-class Places:
-    """The destinations of the tokens of one spec.
+class TokenFates:
+    """The destinations of the tokens of one spec, as `_slots` has them, and what comes of them.
 
     Attributes:
       num_tokens: rows of `states`.
       num_blocks: of the cache.
       block_size: of the cache.
-      named: whether the spec gives the token a place, see `Destinations`.
+      named: whether the spec gives the token a destination, see `Destinations`.
       column: logical block of the table row.
       block: physical block, as the spec has it.
       offset: position in the block.
@@ -48,7 +48,7 @@ class Places:
         position: int | None = None,
         column: int | None = None,
     ) -> Token:
-        """The fate of a token that the spec gives a place; `negative` is that of a block < 0."""
+        """A token that the spec gives a destination; `negative` is the fate of a block < 0."""
         block, offset, slot = self.block[token], self.offset[token], self._slot[token]
         if block < 0:
             fate = negative
@@ -64,7 +64,7 @@ class Places:
         return Token(token, fate, why, position, column, block, offset, stored)
 
     def beyond(self, first: int, end: int, padding: tuple[Fate, str] | None) -> tuple[Beyond, ...]:
-        """What of the tokens `first` to `end - 1` is past `states`; `padding` makes it allowed."""
+        """Those of the tokens `first` to `end - 1` past `states`; `padding` makes them allowed."""
         first = max(first, self.num_tokens)
         if first >= end:
             return ()
