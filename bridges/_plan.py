@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import SupportsIndex
+
 import array_api_compat.torch as xp
 import torch
+from torch._subclasses.fake_tensor import is_fake
 
-from functional_paged import PAD, IndexSpec, check_spec, internal
+from functional_paged import PAD, IndexSpec, SpecError, check_spec, internal
 from functional_paged.internal import Shaped, slots_in
 
 from . import _registry as registry
@@ -17,7 +20,7 @@ def plan(
     index_spec: IndexSpec,
     *,
     cache: Shaped[torch.Tensor, "num_blocks kv_heads block_size head_dim"],
-    num_tokens: int,
+    num_tokens: SupportsIndex,
     backend: str | Backend | None = None,
     check: bool = False,
 ) -> StorePlan:
@@ -30,16 +33,19 @@ def plan(
       index_spec: any of the three forms, of torch tensors on the device of `cache`.
       cache: one of the caches to be written, `(num_blocks, kv_heads, block_size, head_dim)`.
         The plan fits every cache with its num_blocks, block_size and device.
-      num_tokens: rows of the states to be stored.
+      num_tokens: rows of the states to be stored; any integer.
       backend: a name, a backend object, or `None` for the variable `FUNCTIONAL_PAGED_BACKEND`,
         else the best that loads.
-      check: also run `check_spec`, which reads the values on the host.
+      check: also run `check_spec`, which reads the values on the host. Fake and meta tensors,
+        which have none, are refused then.
 
     Returns:
       A plan for `store_single_`.
 
     Raises:
-      SpecError: C1, C3, C4 and, with `check`, what is invalid by value.
+      SpecError: C1, C3, C4 and, with `check`, what is invalid by value; C22 inside a derivative
+        that follows `cache`.
+      TypeError: `backend` is of another type.
       BackendUnsupported: the backend cannot load or cannot serve this spec.
 
     Example:
@@ -57,15 +63,17 @@ def plan(
 def checked_plan(
     index_spec: IndexSpec,
     cache: torch.Tensor,
-    num_tokens: int,
+    num_tokens: SupportsIndex,
     backend: str | Backend | None,
     check: bool = False,
 ) -> StorePlan:
     """`plan` for arguments that have passed the static checks (C1-C4)."""
     check_untransformed(cache=cache, **index_spec.arrays())
+    num_tokens = internal.as_size("num_tokens", num_tokens)
     num_blocks, kv_heads, block_size, head_dim = cache.shape
     cache_shape = (num_blocks, kv_heads, block_size, head_dim)
     if check:
+        _check_values_are_there(index_spec)
         check_spec(index_spec, cache_shape=cache_shape, num_tokens=num_tokens)
     name, chosen = registry.resolve(backend)
     slots = _one_token_a_slot(slots_in(xp, index_spec, cache_shape, num_tokens))
@@ -77,6 +85,16 @@ def checked_plan(
         device=cache.device,
         lowered=chosen.lower(index_spec, slots, cache, checked=check),
     )
+
+
+def _check_values_are_there(index_spec: IndexSpec) -> None:
+    for name, array in index_spec.arrays().items():
+        if array.is_meta or is_fake(array):
+            raise SpecError(
+                "C4",
+                f"{name} must have values to be checked, got a tensor without any; "
+                "plan without check=True",
+            )
 
 
 def _one_token_a_slot(slots: torch.Tensor) -> torch.Tensor:

@@ -57,10 +57,9 @@ def name_of(backend: str | Backend) -> str:
     """
     if isinstance(backend, str):
         return backend
-    if isinstance(backend, type) or not callable(getattr(backend, "lower", None)):
+    if isinstance(backend, type) or not isinstance(getattr(backend, "name", None), str):
         raise TypeError(
-            f"backend must be a name, an object with a `lower` as bridges.Backend has, or None, "
-            f"got {backend!r}; {_overview()}"
+            f"backend must be a name, a bridges.Backend or None, got {backend!r}; {_overview()}"
         )
     return backend.name if _named.get(backend.name) is backend else _name_for(backend)
 

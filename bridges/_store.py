@@ -34,9 +34,11 @@ def store_single_(
       The very object given as `cache` (C17).
 
     Raises:
-      SpecError: C1-C4; C20 for a cache that overlaps itself; C22 where autograd would record.
-        Nothing is written then. What is invalid by value is not stored; see `plan(check=True)`.
+      SpecError: C1-C4; C20 for a cache that overlaps itself; C22 where autograd would record, or a
+        tensor carries a tangent. What is invalid by value is not stored; see `plan(check=True)`.
       BackendUnsupported: the backend cannot load or cannot serve this call.
+      TypeError, ValueError: `backend` is of another type, or not the plan's.
+      Nothing is written where anything is raised.
 
     Unspecified: which row a slot gets that two tokens store to (C15).
 
