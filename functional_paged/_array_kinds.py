@@ -34,6 +34,11 @@ LOWERING = Taker("functional_paged.to_slots", ("JAX", "NumPy", "torch"))
 """What reads or lowers an index spec without storing: `to_slots`, `check_spec` and their like."""
 
 
+_NUMPY = (np.ndarray, np.generic)
+_NO_ARRAYS = (np.ma.MaskedArray, np.matrix)
+"""Not all elements of the one count; the other has two axes whatever is taken of it."""
+
+
 def check_arrays(taken_by: Taker, **arrays: Array) -> None:
     """Check that the named arrays are of a kind that an implementation takes.
 
@@ -64,14 +69,6 @@ def check_arrays(taken_by: Taker, **arrays: Array) -> None:
             raise SpecError("C4" if is_index and clause != "C3" else clause, f"{name} {text}")
 
 
-def is_array(x: object) -> bool:
-    """Whether `x` is an array of the array API, all of whose elements count.
-
-    Neither a masked array is one, nor a `numpy.matrix`, which has two axes whatever is taken of it.
-    """
-    return array_api_compat.is_array_api_obj(x) and not isinstance(x, np.ma.MaskedArray)
-
-
 def type_name(value: object) -> str:
     """The class of a value with its module, for error texts."""
     return f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
@@ -79,10 +76,10 @@ def type_name(value: object) -> str:
 
 def _misfit(taken_by: Taker, array: Array, is_index: bool) -> tuple[str, str] | None:
     """The clause that an array of the wrong kind does not meet, and what it must be."""
-    if not is_array(array):
-        return "C1", f"must be an {'int32 ' if is_index else ''}array, got {type_name(array)}"
     framework = _framework(array)
     if framework not in taken_by.frameworks:
+        if framework is None:
+            return "C1", f"must be an {'int32 ' if is_index else ''}array, got {type_name(array)}"
         noun = "tensor" if taken_by.frameworks == ("torch",) else "array"
         taken = f"{' or '.join(taken_by.frameworks)} {noun}"
         return "C3", f"must be a {taken} for {taken_by.name}, got {type_name(array)}"
@@ -98,12 +95,15 @@ def _misfit(taken_by: Taker, array: Array, is_index: bool) -> tuple[str, str] | 
     return None
 
 
-def _framework(array: Array) -> Framework | None:
-    if array_api_compat.is_torch_array(array):
+def _framework(x: object) -> Framework | str | None:
+    """The framework of an array; `None` for what is no array of the array API."""
+    if isinstance(x, _NUMPY):
+        return None if isinstance(x, _NO_ARRAYS) else "NumPy"
+    if array_api_compat.is_torch_array(x):
         return "torch"
-    if array_api_compat.is_jax_array(array):
+    if array_api_compat.is_jax_array(x):
         return "JAX"
-    return "NumPy" if array_api_compat.is_numpy_array(array) else None
+    return "another" if array_api_compat.is_array_api_obj(x) else None
 
 
 def _is_moved(dtype: object) -> bool:

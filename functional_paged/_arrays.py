@@ -25,6 +25,8 @@ def placement(array: Array) -> object | None:
     NumPy arrays, tracers and uncommitted JAX arrays follow the others. A JAX array that is spread
     over several devices is told by the set of them.
     """
+    if isinstance(array, np.ndarray):
+        return None
     if array_api_compat.is_torch_array(array):
         return array.device
     if not array_api_compat.is_jax_array(array):
@@ -78,7 +80,10 @@ def count_at_most(
 
 
 def to_numpy(array: Array) -> np.ndarray:
-    """Copy an index array to the host; waits for its device."""
+    """Copy an index array to the host; waits for its device. C3 for a tensor without values."""
     if array_api_compat.is_torch_array(array):
+        if array.is_meta or hasattr(array, "fake_mode"):
+            kind = "meta" if array.is_meta else "fake"
+            raise SpecError("C3", f"index arrays must have values to read, got a {kind} tensor")
         array = array.detach().cpu()
     return np.asarray(array)
