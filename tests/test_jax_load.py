@@ -51,6 +51,15 @@ def difference(got: Any, cache: np.ndarray, spec: Any, num_tokens: int = NUM_TOK
     return compare("states", np.asarray(got), want, want)
 
 
+@pytest.mark.parametrize("jit", [jax.jit, functional_paged.jit], ids=["jax.jit", "fp.jit"])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_load_costs_by_its_tokens(dtype, jit):
+    shape = (2**26 // DTYPES[dtype].itemsize // 2**11, 2, 16, 64)  # 64 MiB
+    load = jit(load_single, static_argnums=2)
+    program = load.lower(jax.ShapeDtypeStruct(shape, DTYPES[dtype]), SPEC, NUM_TOKENS).compile()
+    assert program.memory_analysis().temp_size_in_bytes < 2**20
+
+
 @pytest.mark.parametrize(
     ("dtype", "way"),
     [*((dtype, "eager") for dtype in DTYPES), *(("bf16", way) for way in WAYS if way != "eager")],
