@@ -32,6 +32,9 @@ def check(
     large: Annotated[
         bool, typer.Option("--large", help="Also caches of more than 2**31 elements (C19).")
     ] = False,
+    small: Annotated[
+        bool, typer.Option("--small", help="Also every index spec up to a small size: minutes.")
+    ] = False,
     list_: Annotated[bool, typer.Option("--list", help="Print the ids and run nothing.")] = False,
     json: Annotated[
         Optional[Path],  # noqa: UP045
@@ -70,6 +73,7 @@ def check(
         pattern=cases,
         quick=quick,
         large=large,
+        small=small,
         list_only=list_,
         json_file=json,
         html_file=html,

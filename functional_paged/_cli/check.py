@@ -17,7 +17,7 @@ from rich.table import Table
 from .._clauses import CLAUSES
 from ..conformance import BackendNotFound, BackendRun, Case, all_cases, run_backend
 from ..conformance.adapter import DEFAULT_BACKENDS
-from ..conformance.cases.suite import every_case
+from ..conformance.cases.suite import large_cases, small_cases
 from ..conformance.report.results import counts_of, report
 from ..conformance.run.ledger import Ledger, LedgerError, draft_ledger, read_ledgers
 from ..conformance.run.with_ledger import run_with_ledger
@@ -34,6 +34,7 @@ class CheckOptions:
     pattern: str = "*"
     quick: bool = False
     large: bool = False
+    small: bool = False
     list_only: bool = False
     json_file: Path | None = None
     html_file: Path | None = None
@@ -85,9 +86,10 @@ def check_command(options: CheckOptions) -> int:
 
 
 def _chosen(options: CheckOptions) -> list[Case]:
+    on_demand = (*large_cases() * options.large, *small_cases() * options.small)
     return [
         case
-        for case in (every_case() if options.large else all_cases())
+        for case in (*all_cases(), *on_demand)
         if fnmatchcase(case.id, options.pattern) and (case.quick or not options.quick)
     ]
 

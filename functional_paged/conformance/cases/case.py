@@ -8,14 +8,17 @@ from typing import Literal, TypeAlias
 
 from .problem import Problem
 
-CaseKind: TypeAlias = Literal["store", "refuse", "apart", "check", "accept", "load", "vjp", "large"]
+CaseKind: TypeAlias = Literal[
+    "store", "refuse", "apart", "check", "accept", "load", "vjp", "large", "small"
+]
 """What a case asks of a backend.
 
 `store`: the whole cache must be the reference's. `refuse`: the store must raise for the case's
 clause and write nothing. `apart`: the same, with the arrays on two devices. `check`:
 the value check must raise for the case's clause; `accept`: it must not raise. `load`: the rows read
 back must be the reference's. `vjp`: the cotangents must be the reference's. `large`: as `store`, in
-a cache of zeros too large for a pattern and a copy.
+a cache of zeros too large for a pattern and a copy. `small`: as `store`, once for each of the
+problem's specs.
 """
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,6 +23,7 @@ class Problem:
       states: `(num_tokens, kv_heads, head_dim)`; of another dtype or shape where that is the test.
       index_spec: of NumPy arrays.
       layout: one of `LAYOUTS`.
+      others: index specs of the same shapes, each for a store of its own.
     """
 
     cache_shape: tuple[int, int, int, int]
@@ -29,6 +31,7 @@ class Problem:
     states: np.ndarray
     index_spec: IndexSpec
     layout: str = "contiguous"
+    others: Sequence[IndexSpec] = ()
 
     def guarded_cache(self) -> GuardedCache:
         """A fresh cache, filled with its pattern."""

@@ -1,20 +1,23 @@
 """Every index spec of each form up to a small size: no corner is left to chance.
 
-Specs of one shape are a stack, which JAX lowers and stores at once; the reference judges each.
+Specs of one shape are a stack, which JAX lowers and stores at once. A case has a part of a stack.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import TypeAlias
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from functional_paged import PAD, BlockTable, ChunkPlan, IndexSpec, SlotMapping
 
-Shape: TypeAlias = tuple[int, int, int, int]
+from .case import Case
+from .crossing import Shape, problem
+from .problem import Problem
+from .steps import Step
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +44,41 @@ class Stack:
         return self.form(**{name: array[number] for name, array in self.arrays.items()})
 
 
+SPECS_OF_A_CASE = 4096
+HEADS, HEAD_DIM = 2, 32
+"""Of the cases: an ordinary row for a kernel, which a small block may be of."""
+
+CLAUSES_OF: dict[str, tuple[str, ...]] = {
+    "block_table": ("C5", "C6", "C7", "C8", "C9", "C10", "C11", "C12", "C15", "C18", "C21"),
+    "chunks": ("C13", "C8", "C10", "C11", "C12", "C15", "C18"),
+    "slots": ("C14", "C10", "C11", "C12", "C15", "C18"),
+}
+
+
+def cases_of(stack: Stack) -> Iterator[Case]:
+    """The specs of a stack, each to be stored, as cases of so many."""
+    num_blocks, _, block_size, _ = stack.cache_shape
+    shape = (num_blocks, HEADS, block_size, HEAD_DIM)
+    form = stack.form.form
+    sizes = "x".join(map(str, next(iter(stack.arrays.values())).shape[1:]))
+    name = f"small/{form}/n{num_blocks}_s{block_size}_t{stack.num_tokens}_{sizes}"
+    name += "_prefill" if "cu_q_lens" in stack.arrays else ""
+    for number, start in enumerate(range(0, len(stack), SPECS_OF_A_CASE)):
+        numbers = range(start, min(start + SPECS_OF_A_CASE, len(stack)))
+        yield Case(
+            f"{name}/{number}",
+            CLAUSES_OF[form],
+            f"every index spec of a small size: {len(numbers)} of {len(stack)}",
+            functools.partial(_problem, shape, stack, numbers),
+            kind="small",
+        )
+
+
+def _problem(shape: Shape, stack: Stack, numbers: range) -> Problem:
+    first = problem(shape, "bf16", Step(stack[numbers[0]], stack.num_tokens))
+    return replace(first, others=[stack[number] for number in numbers[1:]])
+
+
 def block_tables() -> Iterator[Stack]:
     """Up to 2 rows, 2 columns and 2 blocks of 2 positions, in prefill and decode.
 
@@ -59,13 +97,13 @@ def block_tables() -> Iterator[Stack]:
             [np.zeros((len(q_lens), 1), np.int32), q_lens.cumsum(axis=1)], axis=1
         )
         table, context = _pairs(entries, contexts)
-        few = (max(0, batch * block_size - 1),) if batch * width < 4 else ()
+        few = {max(0, batch * block_size - 1)} if batch * width < 4 else set[int]()
         decode = {"block_table": table, "context_kv_lens": context}
-        for num_tokens in (batch, *few):
+        for num_tokens in sorted({batch, *few}):
             yield Stack(BlockTable, decode, shape, num_tokens)
         number, total = _pairs(np.arange(len(table)), totals.astype(np.int32))
         prefill = {name: array[number] for name, array in decode.items()}
-        for num_tokens in (batch * (block_size + 1), *few):
+        for num_tokens in sorted({batch * (block_size + 1), *few}):
             yield Stack(BlockTable, {**prefill, "cu_q_lens": total}, shape, num_tokens)
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Iterator
 
 from ..bits import DTYPES
+from . import small_scopes
 from .case import Case
 from .crossing import MAIN_DTYPE, MAIN_SHAPE, Shape, cases_of, forms_of, problem, shape_name
 from .invalid import invalid_cases
@@ -51,9 +53,17 @@ def large_cases() -> tuple[Case, ...]:
     )
 
 
+@functools.cache
+def small_cases() -> tuple[Case, ...]:
+    """Every index spec up to a small size: so many that they run only on demand."""
+    stacks = itertools.chain.from_iterable(scope() for scope in small_scopes.SCOPES.values())
+    return tuple(itertools.chain.from_iterable(map(small_scopes.cases_of, stacks)))
+
+
+@functools.cache
 def every_case() -> tuple[Case, ...]:
-    """The whole suite, with the large cases."""
-    return (*all_cases(), *large_cases())
+    """The whole suite, with the large and the small cases."""
+    return (*all_cases(), *large_cases(), *small_cases())
 
 
 @functools.cache

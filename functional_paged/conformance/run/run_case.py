@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import traceback
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -157,6 +157,20 @@ def _large(adapter: Adapter, case: Case, problem: Problem) -> Mismatch | str | N
     return _overwritten(problem, given) or judge_large(problem, np.asarray(returned))
 
 
+def _small(adapter: Adapter, case: Case, problem: Problem) -> str | None:
+    for spec in (problem.index_spec, *problem.others):
+        try:
+            wrong = _store(adapter, case, replace(problem, index_spec=spec))
+        except CaseUnsupported:
+            raise
+        except Exception as error:  # as in `run_case`, with the spec
+            wrong = f"raised {in_words(error)}"
+        if wrong is not None:
+            fields = (f"{name} {array.tolist()}" for name, array in spec.arrays().items())
+            return f"{', '.join(fields)}: {wrong}"
+    return None
+
+
 def _overwritten(problem: Problem, given: Problem) -> str | None:
     """Overwrite the states and the index spec that an adapter was given (C17).
 
@@ -177,6 +191,7 @@ _JUDGES: dict[CaseKind, Callable[[Any, Case, Problem], Mismatch | str | None]] =
     "load": _load,
     "vjp": _vjp,
     "large": _large,
+    "small": _small,
 }
 _NEEDS = {"apart": "store_apart", "check": "check", "accept": "check", "load": "load", "vjp": "vjp"}
 
