@@ -228,7 +228,7 @@ def test_hostile_text_stays_text() -> None:
 
 
 def test_the_page_is_plain_ascii_and_asks_for_nothing() -> None:
-    reported = faulty_report()
+    reported = faulty_report(faulty_name="\ud800")
     reported["backends"][0]["info"] = {"device": "天数智芯 \ud800"}
     page = to_html(reported)
     assert page.isascii()

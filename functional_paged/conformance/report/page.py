@@ -6,7 +6,9 @@ import base64
 import hashlib
 from collections import Counter
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
+from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -43,7 +45,8 @@ def to_html(report: Mapping[str, Any]) -> str:
     loader = PackageLoader("functional_paged.conformance", "report")
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
     environment.trim_blocks = environment.lstrip_blocks = True
-    environment.filters.update(plural=_plural, digest=_digest)
+    address = partial(quote, safe="", errors="replace")
+    environment.filters.update(plural=_plural, digest=_digest, address=address)
     verdicts = [_verdict_of(backend) for backend in report["backends"]]
     page = environment.get_template("page.html").render(
         report=report,
@@ -115,14 +118,20 @@ def _groups(report: Mapping[str, Any]) -> list[tuple[str, list[dict[str, Any]]]]
     for case in (case for group in groups.values() for case in group):
         for result in case["results"]:
             if result["mismatch"] and result["mismatch"]["cells"]:
-                figure = drawing(result["mismatch"], case["cache_shape"])
-                result["figure"] = _numbered(figure, figures)
+                result["figure"] = _figure(result["mismatch"], case["cache_shape"], figures)
     return [(status, group) for status, group in groups.items() if group]
 
 
-def _numbered(figure: dict[str, Any], numbers: dict[str, int]) -> dict[str, Any]:
-    """The figure with a number; forms and dtypes often fail alike, and then share one."""
-    again = figure["svg"] in numbers
-    if not again and len(numbers) == MOST_DRAWINGS:
+def _figure(
+    mismatch: Mapping[str, Any], cache_shape: list[int], numbers: dict[Any, int]
+) -> dict[str, Any]:
+    """A drawing and its number; forms and dtypes often fail alike, and then share one."""
+    (num_blocks, _, block_size, _), (block, _, offset, _) = cache_shape, mismatch["index"]
+    cells = tuple(tuple(cell.values()) for cell in mismatch["cells"])
+    key = (num_blocks, block_size, block, offset, cells)
+    if key in numbers:
+        return {"number": numbers[key], "again": True}
+    if len(numbers) == MOST_DRAWINGS:
         return {"number": None}
-    return {**figure, "number": numbers.setdefault(figure["svg"], len(numbers)), "again": again}
+    numbers[key] = len(numbers)
+    return {**drawing(mismatch, cache_shape), "number": numbers[key], "again": False}
