@@ -42,10 +42,10 @@ def load_functions() -> Any:
             functions = importlib.import_module(name)
         except Exception as error:  # a native library may fail in any way as it loads
             reasons.append(f"{name}: {type(error).__name__}: {error}")
-            continue
-        if hasattr(functions, BLOCK_TABLE_KERNEL):
-            return functions
-        reasons.append(f"{name} has no {BLOCK_TABLE_KERNEL}")
+        else:
+            if hasattr(functions, BLOCK_TABLE_KERNEL):
+                return functions
+            reasons.append(f"{name} has no {BLOCK_TABLE_KERNEL}")
     raise BackendUnsupported(
         f"no usable ixformer ({'; '.join(reasons)}); install the vendor's wheel"
     )
@@ -87,8 +87,8 @@ def identity(functions: Any, device: torch.device) -> tuple[str, str, str]:
         return wheel, device.type, "none"
     # torch does not tell the driver's version in every build.
     driver = getattr(torch._C, "_cuda_getDriverVersion", lambda: "unknown")()
-    runtime = f"driver {driver}, runtime {torch.version.cuda}"
-    return wheel, torch.cuda.get_device_name(device), runtime
+    driver = f"driver {driver}, runtime {torch.version.cuda}"
+    return wheel, torch.cuda.get_device_name(device), driver
 
 
 def in_form(functions: Any, form: str) -> Store:

@@ -81,7 +81,7 @@ def _capabilities(functions: Any, device: torch.device) -> Iterator[Capability]:
         trial = trial or specs.decode_rows(7, kind.block_size)
         return Capability(name, *try_store(store, kind, trial, device))
 
-    sides = _written_sides(functions, ATTESTED, device)
+    sides = _written_sides(functions, device)
     yield Capability("store_mode=1: the sides that it writes", *sides)
     best, returned = None, []
     for form in CALL_FORMS:
@@ -105,16 +105,15 @@ def _capabilities(functions: Any, device: torch.device) -> Iterator[Capability]:
 def _trials() -> Iterator[tuple[str, TensorKind, Trial | None]]:
     size, dim = ATTESTED.block_size, ATTESTED.head_dim
     row = ATTESTED.kv_heads * dim
+    block = row * size
     for name, edge in (specs.DECODE | specs.PREFILL).items():
         yield name, ATTESTED, edge(size)
     one = ATTESTED.dtype.itemsize
     kinds: dict[str, dict[str, Any]] = {
         "strided states: a slice of fused q, k and v": {"states_strides": (4 * row, dim, 1)},
         "strided states: heads before tokens": {"states_strides": (dim, 8 * dim, 1)},
-        "strided cache: key and value packed": {
-            "cache_strides": (2 * row * size, dim * size, dim, 1)
-        },
-        "strided cache: positions before heads": {"cache_strides": (row * size, dim, row, 1)},
+        "strided cache: key and value packed": {"cache_strides": (2 * block, dim * size, dim, 1)},
+        "strided cache: positions before heads": {"cache_strides": (block, dim, row, 1)},
         "unaligned states": {"states_shift": one},
         "unaligned cache": {"cache_shift": one},
         **{f"dtype {name}": {"dtype": getattr(torch, name)} for name in _DTYPES},
@@ -133,14 +132,14 @@ def _trials() -> Iterator[tuple[str, TensorKind, Trial | None]]:
     yield "int64 indices", ATTESTED, specs.decode_rows(7, size)._replace(index_dtype=torch.int64)
 
 
-def _written_sides(functions: Any, kind: TensorKind, device: torch.device) -> Finding:
+def _written_sides(functions: Any, device: torch.device) -> Finding:
     """Tell the sides; disproven where the keyword is unknown or a side is neither old nor new."""
     kernel = getattr(functions, BLOCK_TABLE_KERNEL)
-    trial = specs.decode_rows(7, kind.block_size)
+    trial = specs.decode_rows(7, ATTESTED.block_size)
 
     def once() -> Finding:
-        keys, key_states = canvases(kind, trial, device)
-        values, value_states = canvases(kind, trial, device)
+        keys, key_states = canvases(ATTESTED, trial, device)
+        values, value_states = canvases(ATTESTED, trial, device)
         # The canaries of both sides are alike; this tells a key's row from a value's.
         value_states.fill_(value_states.host ^ 1)
         tensors = [c.tensor for c in (key_states, value_states, keys, values)]

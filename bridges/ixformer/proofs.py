@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from itertools import product
@@ -35,12 +36,12 @@ class Signature(NamedTuple):
     Attributes:
       kind: of its tensors.
       row_bits: of its number of rows; a trial has the most rows of that many bits.
-      device: where it runs.
+      device: index of the device where it runs; -1 for the CPU.
     """
 
     kind: TensorKind
     row_bits: int
-    device: torch.device
+    device: int
 
 
 class Proof(NamedTuple):
@@ -70,16 +71,12 @@ class Prover:
 
     What trials find is remembered, unless it tells nothing of the kernel: a trial that was not
     made, for want of memory say, is made at the next call that needs it.
-
-    Attributes:
-      functions: the library.
-      device_check: whether to refuse tensors on other devices than Iluvatar's.
     """
 
     def __init__(self, functions: Any, device_check: bool):
-        self.functions = functions
-        self.device_check = device_check
-        self._findings: dict[tuple[str, TensorKind, str, torch.device], Finding] = {}
+        self._functions = functions
+        self._device_check = device_check
+        self._findings: dict[tuple[str, TensorKind, str, int], Finding] = {}
         # What they come to, so that a call looks up one thing.
         self._outcomes: dict[Signature, Proof | Refused] = {}
         self._native: dict[tuple[Signature, int, int], bool] = {}
@@ -106,7 +103,10 @@ class Prover:
             for part, proof in self.parts(cache, rows, states):
                 proof.store(states[part], cache, table[part], None, contexts[part])
             return
-        proof = self.proof(_signature(cache, rows, states))
+        signature = _signature(cache, rows, states)
+        proof = self._outcomes.get(signature)
+        if not isinstance(proof, Proof):
+            proof = self.proof(signature)
         if native is not None and self.native_is_proven(proof, native[0].shape):
             proof.store(states, cache, *native)
         else:
@@ -178,7 +178,7 @@ class Prover:
         for tried, form in product(dict.fromkeys((kind, kind.with_plain_states())), CALL_FORMS):
             finding = self._find(form, tried, name, trial, signature.device)
             if finding.status == "proven":
-                store = in_form(self.functions, form)
+                store = in_form(self._functions, form)
                 outcome = Proof(signature, store if tried == kind else copying(store), form, tried)
                 break
             found[f"{form}: {finding}"] = finding
@@ -199,15 +199,16 @@ class Prover:
         kind: TensorKind,
         name: str,
         trial: Callable[[], Trial],
-        device: torch.device,
+        index: int,
     ) -> Finding:
         """The outcome of the trial of that name, which is made once if it tells of the kernel."""
-        key = (form, kind, name, device)
+        key = (form, kind, name, index)
         if key not in self._findings:
+            device = torch.device("cpu") if index < 0 else torch.device("cuda", index)
             _require_no_capture(device)
-            if self.device_check:
+            if self._device_check:
                 require_device(device)
-            finding = try_store(in_form(self.functions, form), kind, trial(), device)
+            finding = try_store(in_form(self._functions, form), kind, trial(), device)
             _log.debug("%s: %s, %s: %s: %s", kind, form, name, *finding)
             if finding.status == "not tried":
                 return finding
@@ -216,37 +217,30 @@ class Prover:
 
 
 def _signature(cache: torch.Tensor, rows: int, states: torch.Tensor | None = None) -> Signature:
-    """The signature of a call; without states, of one whose states are contiguous and aligned.
-
-    Raises:
-      BackendUnsupported: no trial of that kind can be had (C19).
-    """
-    num_blocks, kv_heads, block_size, head_dim = cache.shape
+    """The signature of a call; without states, of one whose states are contiguous and aligned."""
     strides = None if cache.is_contiguous() else cache.stride()
-    if cache.numel() > INT32_MAX or (strides and num_blocks * strides[0] > INT32_MAX):
+    at, bits, device = cache.data_ptr() % ALIGNMENT, (rows | 4).bit_length(), cache.get_device()
+    given, shift = None, 0
+    if states is not None:
+        given = None if states.is_contiguous() else states.stride()
+        shift = states.data_ptr() % ALIGNMENT
+    return _signature_of(cache.dtype, cache.shape, strides, given, at, shift, bits, device)
+
+
+@lru_cache(maxsize=4096)  # once a layer and tensor, and a look-up is faster than two records
+def _signature_of(
+    dtype: torch.dtype, shape: tuple[int, ...], strides: tuple[int, ...] | None, *others: Any
+) -> Signature:
+    num_blocks, kv_heads, block_size, head_dim = shape
+    if max(math.prod(shape), num_blocks * (strides or (0,))[0]) > INT32_MAX:
         raise BackendUnsupported(
             "no ixformer was seen to reach past 2**31 elements (C19), which cache of shape "
-            f"{tuple(cache.shape)} and strides {cache.stride()} needs; use smaller caches or "
-            "backend='torch'"
+            f"{tuple(shape)} and strides {strides or 'of a contiguous one'} needs; use smaller "
+            "caches or backend='torch'"
         )
-    return _signature_of(
-        cache.dtype,
-        kv_heads,
-        block_size,
-        head_dim,
-        strides,
-        None if states is None or states.is_contiguous() else states.stride(),
-        cache.data_ptr() % ALIGNMENT,
-        0 if states is None else states.data_ptr() % ALIGNMENT,
-        (rows | 4).bit_length(),
-        cache.device,
-    )
-
-
-@lru_cache(maxsize=4096)  # runs once a layer and tensor, and a look-up is faster than two records
-def _signature_of(*fields: Any) -> Signature:
-    *kind, row_bits, device = fields
-    return Signature(TensorKind(*kind), row_bits, device)
+    *layout, row_bits, device = others
+    kind = TensorKind(dtype, kv_heads, block_size, head_dim, strides, *layout)
+    return Signature(kind, row_bits, device)
 
 
 def _require_no_capture(device: torch.device) -> None:

@@ -53,10 +53,7 @@ class ProbeReport:
 
     def __getitem__(self, name: str) -> Capability:
         """The finding of that name; `KeyError` if there is none."""
-        for capability in self.capabilities:
-            if capability.name == name:
-                return capability
-        raise KeyError(name)
+        return {capability.name: capability for capability in self.capabilities}[name]
 
     def proves(self, name: str) -> bool:
         """Whether the capability of that name is proven."""

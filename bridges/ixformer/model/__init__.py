@@ -8,10 +8,7 @@ __all__ = ["PLAUSIBLE", "KernelSemantics", "ModelFunctions", "backend"]
 
 
 def backend(semantics: KernelSemantics | None = None) -> IxformerBackend:
-    """A backend around the model, for tests and examples; runs on the CPU.
-
-    Args:
-      semantics: which of the plausible libraries to be around.
+    """A backend around the model of one plausible library, for tests and examples on the CPU.
 
     Example:
       >>> backend().name.startswith("ixformer-model")

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import numpy as np
 
 from .semantics import KernelSemantics
+
+Writes: TypeAlias = list[tuple[int, int, int]]
+"""The token, block and offset of each row that a kernel moves, in its order."""
 
 
 def table_writes(
@@ -15,8 +20,8 @@ def table_writes(
     cu_q_lens: np.ndarray | None,
     num_tokens: int,
     cache_shape: tuple[int, ...],
-) -> list[tuple[int, int, int]]:
-    """Every `(token, block, offset)` that the block-table kernel writes, in the tokens' order.
+) -> Writes:
+    """Every write that the block-table kernel writes, in the tokens' order.
 
     The arrays are all the memory that follows their first elements; `shape` is the table's.
     """

@@ -7,16 +7,17 @@ write is seen and does no harm.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 
 from ..._backend import BITS
-from .index_arithmetic import table_writes
+from .index_arithmetic import Writes, table_writes
 from .semantics import KernelSemantics
 
 _ALIGNMENT = 16
+Pair: TypeAlias = tuple[torch.Tensor, torch.Tensor]
 
 
 class ModelFunctions:
@@ -78,17 +79,10 @@ class ModelFunctions:
         """The memory from an index array's first element on, as a kernel that wants int32."""
         if array.dtype == torch.int64 and self.semantics.int64_indices == "raises":
             raise RuntimeError("index tensors must be int32")
-        size = array.untyped_storage().nbytes() // array.element_size()
-        memory = array.as_strided((size,), (1,), 0).numpy()[array.storage_offset() :]
+        memory = _memory(array)[array.storage_offset() :]
         return memory.view(np.int32) if self.semantics.int64_indices == "misread" else memory
 
-    def _write(
-        self,
-        states: tuple[torch.Tensor, torch.Tensor],
-        caches: tuple[torch.Tensor, torch.Tensor],
-        writes: list[tuple[int, int, int]],
-        sides: str,
-    ) -> tuple[torch.Tensor, torch.Tensor] | None:
+    def _write(self, states: Pair, caches: Pair, writes: Writes, sides: str) -> Pair | None:
         semantics = self.semantics
         at = np.array(writes, dtype=np.int64).reshape(-1, 3)
         if semantics.write_order == "backward":
@@ -96,12 +90,10 @@ class ModelFunctions:
         one_tensor = sides == "both" and caches[0].data_ptr() == caches[1].data_ptr()
         if one_tensor and semantics.aliased == "raises":
             raise RuntimeError("key_cache and value_cache must not share memory")
-        written = {"key": [0], "value": [1], "both": [0, 1]}.get(sides, [])
         stale = None
-        for side in written:
+        for side in {"key": [0], "value": [1], "both": [0, 1]}.get(sides, []):
             source, target, rows, columns = self._addresses(states[side], caches[side], at)
-            if stale is None:
-                stale = target.copy()
+            stale = target.copy() if stale is None else stale
             target[rows] = self._as_moved(source[columns], states[side].dtype)
             if side == 1 and one_tensor and semantics.aliased != "safe":
                 half = 0 if semantics.aliased == "stale" else rows.shape[-1] // 2

@@ -91,9 +91,8 @@ _VALUES = {name: get_args(hint) for name, hint in get_type_hints(KernelSemantics
 PLAUSIBLE: dict[str, tuple[dict[str, Any], ...]] = {
     name: tuple({name: v} for v in values if v != getattr(KernelSemantics, name))
     for name, values in _VALUES.items()
-    if name not in {part for name, (other, _) in _LIMITS.items() for part in (name, other)}
-} | {
-    name: tuple({name: limit, other: value} for value in _VALUES[other])
-    for name, (other, limit) in _LIMITS.items()
 }
 """Each unknown's plausible values other than the default, as arguments of `KernelSemantics`."""
+for _name, (_other, _limit) in _LIMITS.items():
+    del PLAUSIBLE[_other]  # says nothing without a limit
+    PLAUSIBLE[_name] = tuple({_name: _limit, _other: value} for value in _VALUES[_other])

@@ -17,15 +17,9 @@ def decode_rows(num_tokens: int, block_size: int) -> Trial:
     num_blocks = num_tokens // block_size + 3
     slots = np.random.default_rng(1).permutation((num_blocks - 1) * block_size)[:num_tokens]
     slots[1::3] = PAD
-    stored = slots >= 0
-    return Trial(
-        BlockTable(
-            np.where(stored, slots // block_size, PAD).astype(np.int32)[:, None],
-            np.where(stored, slots % block_size, PAD).astype(np.int32),
-        ),
-        num_blocks,
-        num_tokens,
-    )
+    in_block = divmod(slots, block_size)
+    table, contexts = (np.where(slots < 0, PAD, part).astype(np.int32) for part in in_block)
+    return Trial(BlockTable(table[:, None], contexts), num_blocks, num_tokens)
 
 
 DECODE: dict[str, Callable[[int], Trial]] = {
@@ -82,11 +76,8 @@ def prefill_of_size(
     """
     rng = np.random.default_rng(3)
     named = max(num_tokens - 3, 1)
-    lengths = np.zeros(batch, np.int64)
-    if spread:
-        lengths += np.bincount(rng.integers(0, batch, named), minlength=batch)
-    else:
-        lengths[batch // 2] = named
+    rows = rng.integers(0, batch, named) if spread else np.full(named, batch // 2)
+    lengths = np.bincount(rows, minlength=batch)
     contexts = rng.integers(0, width * block_size + 1, batch)
     contexts[rng.random(batch) < 0.2] = PAD
     contexts[batch // 2] = rng.integers(0, block_size)
