@@ -162,9 +162,11 @@ def test_any_width(columns: str) -> None:
     explained = run("explain", "spec.json", COLUMNS=columns)
     assert explained.returncode == 0
     checked = check("Right", COLUMNS=columns)
+    helped = run("check", "--help", COLUMNS=columns)
     if columns != "1":
         assert b"C14 negative slot: slot -1" in explained.stdout
         assert b"2 pass" in checked.stdout
+        assert b"Exit status" in helped.stdout
     assert checked.returncode == 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 
@@ -15,4 +16,6 @@ def main() -> None:
             file=sys.stderr,
         )
         sys.exit(2)
+    if not os.environ.get("COLUMNS", "80").strip("0"):
+        del os.environ["COLUMNS"]  # rich prints nothing on a terminal of no width
     app()

@@ -69,11 +69,9 @@ def check_command(options: CheckOptions) -> int:
             _write_files(outputs, runs, ledgers)
     except (BackendNotFound, LedgerError, Refused) as error:
         return refuse(str(error))
-    for failure in outputs.failures:
-        refuse(failure)
     idle = [run for run in runs if not counts_of(run.results).keys() & {"pass", "fail", "xfail"}]
     failed = contradictions or any("fail" in counts_of(run.results) for run in runs)
-    status = 1 if failed else 2 if idle or outputs.failures else 0
+    status = 1 if failed else 2 if idle else 0
 
     def show(console: Console) -> None:
         _show(console, cases, runs)
@@ -82,7 +80,7 @@ def check_command(options: CheckOptions) -> int:
         for run in idle:
             console.print(f"[bold red]{escape(run.name)}: supports none of these cases[/]")
 
-    return shown(status, show, on_stderr=outputs.has_stdout)
+    return shown(status, show, outputs)
 
 
 def _chosen(options: CheckOptions) -> list[Case]:

@@ -32,11 +32,7 @@ def explain_command(spec_file: Path, svg: Path | None) -> int:
             outputs.write("--svg", lambda: to_svg(explanation))
     except Refused as error:
         return refuse(str(error))
-    for failure in outputs.failures:
-        refuse(failure)
-    text = render(explanation)
-    status = 2 if outputs.failures else 0
-    return shown(status, lambda console: console.print(text), on_stderr=outputs.has_stdout)
+    return shown(0, lambda console: console.print(render(explanation)), outputs)
 
 
 def _explained(spec_file: Path) -> Explanation:

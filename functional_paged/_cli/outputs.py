@@ -15,7 +15,6 @@ from pathlib import Path
 
 from rich.console import Console
 
-WIDTH_WITHOUT_A_TERMINAL = 80
 READER_HAS_GONE = 141
 """The status of a program that SIGPIPE ended."""
 
@@ -117,40 +116,41 @@ class Outputs:
                 raise Refused(f"{name} must be another file than {seen[file]}")
 
 
-def shown(status: int, show: Callable[[Console], None], *, on_stderr: bool = False) -> int:
-    """Print the last words of a command.
+def shown(status: int, show: Callable[[Console], None], outputs: Outputs | None = None) -> int:
+    """Print the last words of a command, and a line for each file that could not be written.
 
     Args:
       status: how the command ended.
-      show: prints on the console that it is given, or with `print`.
-      on_stderr: because standard output is a file that the command wrote.
+      show: prints on the console that it is given; standard error, if a file is standard output.
+      outputs: what the command wrote.
 
     Returns:
-      `status`; in place of 0, 2 where standard output cannot be written, and `READER_HAS_GONE`.
+      `status`; in place of 0, 2 where something could not be written, and `READER_HAS_GONE`.
     """
+    for failure in outputs.failures if outputs else ():
+        refuse(failure)
+        status = status or 2
     try:
-        show(console(stderr=on_stderr))
+        show(console(stderr=outputs is not None and outputs.has_stdout))
         print(end="", flush=True)
     except BrokenPipeError:
-        lost = READER_HAS_GONE
+        status = status or READER_HAS_GONE
     except OSError as error:
-        lost = refuse(f"standard output: {error.strerror}")
+        refuse(f"standard output: {error.strerror}")
+        status = status or 2
     else:
         return status
     with suppress(OSError, ValueError), open(os.devnull, "wb") as nowhere:
         # Python flushes once more when it exits.
         os.dup2(nowhere.fileno(), sys.stdout.fileno())  # pyright: ignore[reportOptionalMemberAccess]
-    return status or lost
+    return status
 
 
 def console(*, stderr: bool = False) -> Console:
-    """A console of any width and encoding: what has no character there is printed as an escape."""
+    """A console of any encoding: what has no character there is printed as an escape."""
     stream = sys.stderr if stderr else sys.stdout
     getattr(stream, "reconfigure", dict)(errors="backslashreplace")
-    made = _Console(stderr=stderr)
-    if made.width < 1:
-        made.width = WIDTH_WITHOUT_A_TERMINAL
-    return made
+    return _Console(stderr=stderr)
 
 
 def refuse(message: str) -> int:

@@ -4,6 +4,8 @@ from .adapter import Adapter, BackendNotFound, CaseUnsupported, FullAdapter, fin
 from .cases.case import Case
 from .cases.guarded import LAYOUTS, GuardedCache
 from .cases.problem import Problem
+from .cases.scenarios import example_steps
+from .cases.steps import Step
 from .cases.suite import all_cases
 from .run.compare import Mismatch
 from .run.run_case import Result, run_case, run_cases
@@ -21,7 +23,9 @@ __all__ = [
     "Mismatch",
     "Problem",
     "Result",
+    "Step",
     "all_cases",
+    "example_steps",
     "find_adapter",
     "run_backend",
     "run_case",

@@ -7,6 +7,7 @@ must refuse (`check`); what a store does with it unchecked is among the scenario
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
@@ -22,6 +23,9 @@ N, H, S, D = MAIN_SHAPE
 GOOD = table([[0, 1], [N - 1, 2]], [S - 1, 0], [2, 1])
 TABLE = GOOD.index_spec
 assert isinstance(TABLE, BlockTable)
+CONTEXTS = TABLE.context_kv_lens
+CHUNKS = np.array([[0, 1, 0, 1]], np.int32)
+SLOTS = np.array([1, 2, 3], np.int32)
 
 WRONG_STATES = {
     "states_of_two_axes": (3, H * D),
@@ -29,113 +33,68 @@ WRONG_STATES = {
     "states_with_axes_swapped": (3, D, H),
     "states_with_a_longer_head": (3, H, D + 1),
 }
+# What is wrong, and its twin.
 WRONG_SPECS: dict[str, tuple[IndexSpec, IndexSpec]] = {
-    "table_of_one_axis": (BlockTable(TABLE.block_table[0], TABLE.context_kv_lens), TABLE),
-    "too_few_contexts": (
-        BlockTable(TABLE.block_table, TABLE.context_kv_lens[:1], TABLE.cu_q_lens),
-        TABLE,
-    ),
-    "too_few_cu_q_lens": (
-        BlockTable(TABLE.block_table, TABLE.context_kv_lens, np.array([0, 3], np.int32)),
-        TABLE,
-    ),
-    "chunks_of_three_columns": (
-        ChunkPlan(np.array([[0, 1, 0]], np.int32)),
-        ChunkPlan(np.array([[0, 1, 0, 1]], np.int32)),
-    ),
-    "slots_of_two_axes": (
-        SlotMapping(np.zeros((3, 1), np.int32)),
-        SlotMapping(np.zeros(1, np.int32)),
-    ),
+    "table_of_one_axis": (replace(TABLE, block_table=TABLE.block_table[0], cu_q_lens=None), TABLE),
+    "too_few_contexts": (replace(TABLE, context_kv_lens=CONTEXTS[:1]), TABLE),
+    "too_few_cu_q_lens": (replace(TABLE, cu_q_lens=np.array([0, 3], np.int32)), TABLE),
+    "chunks_of_three_columns": (ChunkPlan(CHUNKS[:, :3]), ChunkPlan(CHUNKS)),
+    "slots_of_two_axes": (SlotMapping(SLOTS[:, None]), SlotMapping(SLOTS[:1])),
 }
 WRONG_DTYPES: dict[str, tuple[IndexSpec, IndexSpec]] = {
-    "long_block_table": (
-        BlockTable(TABLE.block_table.astype(np.int64), TABLE.context_kv_lens, TABLE.cu_q_lens),
-        TABLE,
-    ),
+    "long_block_table": (replace(TABLE, block_table=TABLE.block_table.astype(np.int64)), TABLE),
     "long_contexts": (
-        BlockTable(TABLE.block_table, TABLE.context_kv_lens.astype(np.int64), TABLE.cu_q_lens),
+        replace(TABLE, context_kv_lens=CONTEXTS.astype(np.int64)),
         TABLE,
     ),
-    "long_chunks": (
-        ChunkPlan(np.array([[0, 1, 0, 1]], np.int64)),
-        ChunkPlan(np.array([[0, 1, 0, 1]], np.int32)),
-    ),
-    "float_slots": (
-        SlotMapping(np.array([1.0, 2.0, 3.0], np.float32)),
-        SlotMapping(np.array([1, 2, 3], np.int64)),
-    ),
+    "long_chunks": (ChunkPlan(CHUNKS.astype(np.int64)), ChunkPlan(CHUNKS)),
+    "float_slots": (SlotMapping(SLOTS.astype(np.float32)), SlotMapping(SLOTS.astype(np.int64))),
 }
 # Casts that overflow, round or saturate differently from one library to the next.
 CASTS = (("f32", "bf16"), ("f16", "bf16"), ("i8", "bf16"), ("f32", "i8"), ("bf16", "f8e4m3fn"))
 # Also of slots, in a shape that kernels of vectors take.
 VECTOR_SHAPE = (6, 2, 32, 64)
 
-# (clause, name, what is wrong, its twin)
-WRONG_VALUES: tuple[tuple[str, str, Step, Step], ...] = (
-    (
-        "C11",
-        "queries_past_the_states",
+ROWS = table([[0], [1]], [0, 0])
+
+
+def one_chunk(start: int, block: int, offset: int, length: int) -> Step:
+    """A plan of one chunk, for two tokens."""
+    return plan_of((start, block, offset, length), num_tokens=2)
+
+
+# By clause and name: what is wrong, and its twin.
+WRONG_VALUES: dict[str, tuple[Step, Step]] = {
+    "C11 queries_past_the_states": (
         table([[0, 1]], [0], [4], num_tokens=3),
         table([[0, 1]], [0], [4]),
     ),
-    (
-        "C11",
-        "row_past_the_states",
+    "C11 row_past_the_states": (
         table([[0], [1]], [0, 0], num_tokens=1),
         table([[0], [1]], [0, -1], num_tokens=1),
     ),
-    ("C11", "slot_past_the_states", mapping(1, 2, num_tokens=1), mapping(1, PAD, num_tokens=1)),
-    (
-        "C11",
-        "chunk_past_the_states",
-        plan_of((1, 2, 0, 2), num_tokens=2),
-        plan_of((0, 2, 0, 2), num_tokens=2),
-    ),
-    ("C12", "block_of_a_table", table([[0, N]], [S - 1], [2]), table([[0, N - 1]], [S - 1], [2])),
-    (
-        "C12",
-        "block_of_a_chunk",
-        plan_of((0, N, 0, 1), num_tokens=1),
-        plan_of((0, N - 1, 0, 1), num_tokens=1),
-    ),
-    ("C12", "slot", mapping(N * S), mapping(N * S - 1)),
-    ("C12", "long_slot", mapping(2**32 + 1, dtype=np.int64), mapping(1, dtype=np.int64)),
-    ("C13", "offset", plan_of((0, 1, -1, 1), num_tokens=1), plan_of((0, 1, 0, 1), num_tokens=1)),
-    ("C13", "source", plan_of((-1, 1, 0, 1), num_tokens=1), plan_of((0, 1, 0, 1), num_tokens=1)),
-    ("C13", "length", plan_of((0, 1, 0, -1), num_tokens=1), plan_of((0, 1, 0, 0), num_tokens=1)),
-    (
-        "C13",
-        "end",
-        plan_of((0, 1, S - 1, 2), num_tokens=2),
-        plan_of((0, 1, S - 2, 2), num_tokens=2),
-    ),
-    (
-        "C13",
-        "token_named_twice",
+    "C11 slot_past_the_states": (mapping(1, 2, num_tokens=1), mapping(1, PAD, num_tokens=1)),
+    "C11 chunk_past_the_states": (one_chunk(1, 2, 0, 2), one_chunk(0, 2, 0, 2)),
+    "C12 block_of_a_table": (table([[0, N]], [S - 1], [2]), table([[0, N - 1]], [S - 1], [2])),
+    "C12 block_of_a_chunk": (one_chunk(0, N, 0, 1), one_chunk(0, N - 1, 0, 1)),
+    "C12 slot": (mapping(N * S), mapping(N * S - 1)),
+    "C12 long_slot": (mapping(2**32 + 1, dtype=np.int64), mapping(1, dtype=np.int64)),
+    "C13 offset": (one_chunk(0, 1, -1, 1), one_chunk(0, 1, 0, 1)),
+    "C13 source": (one_chunk(-1, 1, 0, 1), one_chunk(0, 1, 0, 1)),
+    "C13 length": (one_chunk(0, 1, 0, -1), one_chunk(0, 1, 0, 0)),
+    "C13 end": (one_chunk(0, 1, S - 1, 2), one_chunk(0, 1, S - 2, 2)),
+    "C13 token_named_twice": (
         plan_of((0, 1, 0, 2), (1, 2, 0, 1), num_tokens=2),
         plan_of((0, 1, 0, 1), (1, 2, 0, 1), num_tokens=2),
     ),
-    ("C15", "slot_twice", mapping(5, 9, 5), mapping(5, 9, 6)),
-    (
-        "C15",
-        "rows_that_share_a_block",
+    "C15 slot_twice": (mapping(5, 9, 5), mapping(5, 9, 6)),
+    "C15 rows_that_share_a_block": (
         table([[1, 2], [2, 3]], [S - 1, 0], [2, 1]),
         table([[1, 2], [2, 3]], [S - 1, 1], [2, 1]),
     ),
-    (
-        "C21",
-        "start",
-        with_cu_q_lens(table([[0], [1]], [0, 0]), [1, 2, 3]),
-        with_cu_q_lens(table([[0], [1]], [0, 0]), [0, 2, 3]),
-    ),
-    (
-        "C21",
-        "decrease",
-        with_cu_q_lens(table([[0], [1]], [0, 0]), [0, 3, 2]),
-        with_cu_q_lens(table([[0], [1]], [0, 0]), [0, 2, 2]),
-    ),
-)
+    "C21 start": (with_cu_q_lens(ROWS, [1, 2, 3]), with_cu_q_lens(ROWS, [0, 2, 3])),
+    "C21 decrease": (with_cu_q_lens(ROWS, [0, 3, 2]), with_cu_q_lens(ROWS, [0, 2, 2])),
+}
 
 
 def invalid_cases() -> Iterator[Case]:
@@ -161,7 +120,8 @@ def invalid_cases() -> Iterator[Case]:
         twin = problem(MAIN_SHAPE, "bf16", Step(spec, 3))
         name = "states_on_another_device"
         yield from _pair("C3", name, twin, twin, ("apart", "store"))
-    for clause, name, wrong, right in WRONG_VALUES:
+    for key, (wrong, right) in WRONG_VALUES.items():
+        clause, name = key.split()
         bad, twin = (problem(MAIN_SHAPE, "bf16", step) for step in (wrong, right))
         yield from _pair(clause, f"checked_{name}", bad, twin, ("check", "accept"))
 

@@ -44,6 +44,17 @@ class Scenario:
 SCENARIOS: list[Scenario] = []
 
 
+def example_steps(num_blocks: int, block_size: int) -> dict[str, Step]:
+    """A step of every scenario by its name, valid ones and invalid ones.
+
+    Example:
+      >>> step = example_steps(num_blocks=7, block_size=4)["c14_negative_slots"]
+      >>> step.index_spec.slots[:3], step.num_tokens
+      (array([-1,  1, -2], dtype=int32), 7)
+    """
+    return {scenario.name: scenario.build(num_blocks, block_size) for scenario in SCENARIOS}
+
+
 def scenario(clauses: str, about: str, link: str | None = None) -> Callable[[Build], Build]:
     """Add a step to the table under the name of its function."""
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from functional_paged import BlockTable, ChunkPlan, IndexSpec
+from functional_paged import BlockTable, ChunkPlan, IndexSpec, SlotMapping
 
 from ..cases.case import Case
 from ._chunks_by_hand import expand
@@ -24,14 +24,7 @@ class AtSetAdapter:
         return None
 
     def store(self, cache: np.ndarray, states: np.ndarray, index_spec: IndexSpec) -> np.ndarray:
-        if isinstance(index_spec, BlockTable):
-            new = _store_table(cache, states, index_spec)
-        elif isinstance(index_spec, ChunkPlan):
-            new = _store_slots(cache, states, *expand(index_spec, cache.shape[2]))
-        else:
-            slots = index_spec.slots
-            new = _store_slots(cache, states, np.arange(len(slots)), slots)
-        return np.asarray(new)
+        return np.asarray(_BY_FORM[index_spec.form](cache, states, index_spec))
 
 
 @jax.jit
@@ -55,5 +48,15 @@ def _store_slots(
     block_size = cache.shape[2]
     return cache.at[slots // block_size, :, slots % block_size].set(states[tokens], mode="drop")
 
+
+def _store_chunks(cache: np.ndarray, states: np.ndarray, plan: ChunkPlan) -> jax.Array:
+    return _store_slots(cache, states, *expand(plan, cache.shape[2]))
+
+
+def _store_mapping(cache: np.ndarray, states: np.ndarray, mapping: SlotMapping) -> jax.Array:
+    return _store_slots(cache, states, np.arange(len(mapping.slots)), mapping.slots)
+
+
+_BY_FORM = {"block_table": _store_table, "chunks": _store_chunks, "slots": _store_mapping}
 
 adapter = AtSetAdapter()

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 
 from functional_paged import IndexSpec
 
 from ..adapters.torch_memory import tensor_over
 from ..bits import short_name
 from ..cases.case import Case
-from ._torch_slots import tokens_and_slots
+from ._torch_slots import TorchPeer, tokens_and_slots
 
 
-class IndexCopyAdapter:
+class IndexCopyAdapter(TorchPeer):
     """The pool is a copy of the cache: slots of the cache's own layout are no single axis."""
 
     name = "torch-index-copy"
-
-    def info(self) -> dict[str, str]:
-        return {"torch": torch.__version__, "device": "cpu"}
 
     def unsupported(self, case: Case) -> str | None:
         is_float8 = short_name(case.build().dtype).startswith("f8")

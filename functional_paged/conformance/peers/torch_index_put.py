@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 
 from functional_paged import IndexSpec
 
 from ..adapters.torch_memory import tensor_over
-from ..cases.case import Case
-from ._torch_slots import tokens_and_slots
+from ._torch_slots import TorchPeer, tokens_and_slots
 
 
-class IndexPutAdapter:
+class IndexPutAdapter(TorchPeer):
     """In place, in the memory of the case."""
 
     name = "torch-index-put"
-
-    def info(self) -> dict[str, str]:
-        return {"torch": torch.__version__, "device": "cpu"}
-
-    def unsupported(self, case: Case) -> str | None:
-        return None
 
     def store(self, cache: np.ndarray, states: np.ndarray, index_spec: IndexSpec) -> np.ndarray:
         block_size = cache.shape[2]

@@ -10,9 +10,10 @@ from functional_paged import BlockTable, IndexSpec
 
 from ..adapters.torch_memory import tensor_over
 from ..cases.case import Case
+from ._torch_slots import TorchPeer
 
 
-class PagedAttentionAdapter:
+class PagedAttentionAdapter(TorchPeer):
     """One call a row, since a call takes as many tokens of each row; a decode batch is one call.
 
     It stores a key and a value: both are the states, and the value's cache is the one that counts.
@@ -20,9 +21,6 @@ class PagedAttentionAdapter:
     """
 
     name = "torch-paged-attention"
-
-    def info(self) -> dict[str, str]:
-        return {"torch": torch.__version__, "device": "cpu"}
 
     def unsupported(self, case: Case) -> str | None:
         problem = case.build()
