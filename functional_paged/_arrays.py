@@ -36,8 +36,13 @@ def placement(array: Array) -> object | None:
 
 
 def namespace_of(**arrays: Array) -> Any:
-    """The array-API namespace that computes on the named arrays: C3 if there is none for all."""
-    if all(map(array_api_compat.is_jax_array, arrays.values())):
+    """The array-API namespace that computes on the named arrays: C3 if there is none for all.
+
+    NumPy arrays follow JAX's.
+    """
+    of_jax = [x for x in arrays.values() if array_api_compat.is_jax_array(x)]
+    others = [x for x in arrays.values() if not isinstance(x, np.ndarray)]
+    if of_jax and len(of_jax) == len(others):
         return sys.modules["jax"].numpy  # asked for it, array-api-compat moves an array to a device
     try:
         return array_api_compat.array_namespace(*arrays.values())

@@ -21,25 +21,16 @@ def chunks_in(
     return _runs(xp, slots, cache_shape[2], min(num_tokens, bound))
 
 
-def _most_of_a_table(spec: BlockTable, block_size: Size, num_tokens: Size) -> Size:
-    batch = spec.block_table.shape[0]
-    # A row of q tokens touches at most (q - 1) // block_size + 2 blocks.
-    return batch if spec.cu_q_lens is None else num_tokens // block_size + 2 * batch
-
-
-def _most_of_a_plan(spec: ChunkPlan, block_size: Size, num_tokens: Size) -> Size:
-    # Each end of a chunk may cut another chunk where both name a token (C13).
-    return 2 * spec.chunks.shape[0]
-
-
-def _most_of_slots(spec: SlotMapping, block_size: Size, num_tokens: Size) -> Size:
-    return num_tokens
-
-
 _MOST_CHUNKS: dict[type, Callable[[Any, Size, Size], Size]] = {
-    BlockTable: _most_of_a_table,
-    ChunkPlan: _most_of_a_plan,
-    SlotMapping: _most_of_slots,
+    # Decode, or rows of q tokens, each of which touches at most (q - 1) // block_size + 2 blocks.
+    BlockTable: lambda spec, block_size, num_tokens: (
+        spec.block_table.shape[0]
+        if spec.cu_q_lens is None
+        else num_tokens // block_size + 2 * spec.block_table.shape[0]
+    ),
+    # Each end of a chunk may cut another chunk where both name a token (C13).
+    ChunkPlan: lambda spec, block_size, num_tokens: 2 * spec.chunks.shape[0],
+    SlotMapping: lambda spec, block_size, num_tokens: num_tokens,
 }
 
 

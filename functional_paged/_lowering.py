@@ -12,7 +12,7 @@ from array_api_compat import is_jax_namespace
 from ._arrays import namespace_of
 from ._chunks import chunks_in
 from ._sizes import CacheShape
-from ._slots import slots_in
+from ._slots import dtype_of_slots, slots_in
 from ._spec import ChunkPlan, IndexSpec, SlotMapping
 from ._static_checks import check_devices, check_lowering
 from ._types import Array, Size
@@ -88,6 +88,7 @@ def _lowered_by(
     arrays = index_spec.arrays()
     check_devices(arrays)
     xp = namespace_of(**arrays)
+    dtype_of_slots(xp, index_spec, shape)  # C5 before JAX traces, which adds a note to the error
     lower = _as_one_program(function) if is_jax_namespace(xp) else function
     return lower(xp, index_spec, shape, count)
 

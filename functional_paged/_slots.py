@@ -41,15 +41,19 @@ def slots_in(
 ) -> Integer[Array, " num_tokens"]:
     """`to_slots` for a checked spec, in a given array namespace."""
     num_blocks, _, block_size, _ = cache_shape
-    if isinstance(index_spec, SlotMapping):
-        dtype = index_spec.slots.dtype
-    else:
-        dtype = slot_dtype(xp, num_blocks * block_size)
+    dtype = dtype_of_slots(xp, index_spec, cache_shape)
     to = destinations(xp, index_spec, block_size, num_tokens)
     # C8, C12, C14: a block that is not in the cache takes nothing.
     stored = to.named & (to.block >= 0) & (to.block < num_blocks)
     block = xp.astype(xp.where(stored, to.block, 0), dtype)
     return xp.where(stored, block * block_size + xp.astype(to.offset, dtype), PAD)
+
+
+def dtype_of_slots(xp: Any, index_spec: IndexSpec, cache_shape: CacheShape) -> Any:
+    """The dtype of `slots_in`: that of slots, else as wide as the cache needs (C5)."""
+    if isinstance(index_spec, SlotMapping):
+        return index_spec.slots.dtype
+    return slot_dtype(xp, cache_shape[0] * cache_shape[2])
 
 
 def destinations(

@@ -148,13 +148,13 @@ def _leaf(name: str, array: Any) -> Any:
     if not isinstance(array, np.ndarray):
         return array
     if array.dtype == np.int64 and not _jax_has_int64():
-        position = _first_past_int32(array)
-        if position is not None:
+        for position in np.argwhere(array.astype(np.int32) != array):
+            where = ", ".join(map(str, position))
             raise SpecError(
                 "C5",
-                f"{name}[{', '.join(map(str, position))}] = {array[position]} must fit int32 in a "
-                "JAX pytree where 64-bit integers are off (jax_enable_x64); an eager "
-                "functional_paged call takes it, and so does `map` of the spec",
+                f"{name}[{where}] = {array[tuple(position)]} must fit int32 in a JAX pytree where "
+                "64-bit integers are off (jax_enable_x64); an eager functional_paged call takes "
+                "it, and so does `map` of the spec",
             )
     return array.copy()
 
@@ -165,17 +165,10 @@ def narrowed(index_spec: IndexSpec) -> IndexSpec:
     What is cut off is not stored, before as after (C12, C14): without 64-bit integers no cache has
     a slot past 2**31.
     """
-    if not isinstance(index_spec, SlotMapping):
-        return index_spec
-    slots = index_spec.slots
+    slots = getattr(index_spec, "slots", None)
     if not isinstance(slots, np.ndarray) or slots.dtype != np.int64 or _jax_has_int64():
         return index_spec
     return SlotMapping(np.clip(slots, PAD, INT32_MAX).astype(np.int32))
-
-
-def _first_past_int32(array: np.ndarray) -> tuple[int, ...] | None:
-    wrong = (array > INT32_MAX) | (array < -INT32_MAX - 1)
-    return tuple(map(int, np.argwhere(wrong)[0])) if wrong.any() else None
 
 
 def _jax_has_int64() -> bool:

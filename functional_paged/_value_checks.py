@@ -11,7 +11,7 @@ import numpy as np
 from ._arrays import to_numpy
 from ._errors import SpecError
 from ._sizes import CacheShape
-from ._slots import Destinations, destinations, slots_in
+from ._slots import destinations, slots_in
 from ._spec import BlockTable, ChunkPlan, IndexSpec, SlotMapping
 from ._static_checks import check_lowering
 
@@ -42,73 +42,43 @@ def check_spec(
     """
     cache_shape, num_tokens = check_lowering(index_spec, cache_shape, num_tokens)
     host = index_spec.map(to_numpy)
-    check_form, _ = _BY_FORM[type(host)]
+    check_form, past_the_cache = _BY_FORM[type(host)]
     check_form(host, cache_shape[2], num_tokens)
-    _check_blocks(host, cache_shape, num_tokens)
+    _check_blocks(host, cache_shape, num_tokens, past_the_cache)
     _check_distinct(host, cache_shape, num_tokens)
 
 
 def _check_table(table: BlockTable, block_size: int, num_tokens: int) -> None:
-    if table.cu_q_lens is None:
-        _check_decode_tokens(table, num_tokens)
-    else:
-        _check_cu_q_lens(table.cu_q_lens)
-        _check_prefill_tokens(table, table.cu_q_lens, num_tokens)
-
-
-def _check_cu_q_lens(cu_q_lens: np.ndarray) -> None:
-    if cu_q_lens[0] != 0:
-        raise SpecError("C21", f"cu_q_lens[0] must be 0, got {cu_q_lens[0]}")
-    row = _first(cu_q_lens[1:] < cu_q_lens[:-1])
-    if row is not None:
-        raise SpecError(
-            "C21",
-            f"cu_q_lens[{row + 1}] = {cu_q_lens[row + 1]} must be >= cu_q_lens[{row}] "
-            f"= {cu_q_lens[row]}",
+    contexts, totals = table.context_kv_lens, table.cu_q_lens
+    row, real = np.arange(contexts.size), contexts >= 0  # C6: a padded row may name anything
+    if totals is None:
+        text = (
+            "context_kv_lens[{0}] = {1} names token {0}, which must be < num_tokens = {num_tokens}"
         )
-
-
-def _check_decode_tokens(table: BlockTable, num_tokens: int) -> None:
-    real = table.context_kv_lens >= 0  # C6: a padded row may name anything
-    row = _first(real & (np.arange(real.size) >= num_tokens))
-    if row is not None:
-        raise SpecError(
-            "C11",
-            f"context_kv_lens[{row}] = {table.context_kv_lens[row]} names token {row}, "
-            f"which must be < num_tokens = {num_tokens}",
-        )
-
-
-def _check_prefill_tokens(table: BlockTable, cu_q_lens: np.ndarray, num_tokens: int) -> None:
-    starts, ends = cu_q_lens[:-1], cu_q_lens[1:]
-    row = _first((table.context_kv_lens >= 0) & (ends > starts) & (ends > num_tokens))  # C6, C7
-    if row is not None:
-        raise SpecError(
-            "C11", f"cu_q_lens[{row + 1}] = {ends[row]} must be <= num_tokens = {num_tokens}"
-        )
+        _refuse("C11", real & (row >= num_tokens), text, contexts, num_tokens=num_tokens)
+        return
+    starts, ends = totals[:-1], totals[1:]
+    _refuse("C21", totals[:1] != 0, "cu_q_lens[0] must be 0, got {1}", totals)
+    text = "cu_q_lens[{1}] = {2} must be >= cu_q_lens[{0}] = {3}"
+    _refuse("C21", ends < starts, text, row + 1, ends, starts)
+    past = real & (ends > starts) & (ends > num_tokens)  # C7
+    text = "cu_q_lens[{1}] = {2} must be <= num_tokens = {num_tokens}"
+    _refuse("C11", past, text, row + 1, ends, num_tokens=num_tokens)
 
 
 def _check_chunks(plan: ChunkPlan, block_size: int, num_tokens: int) -> None:
     for wrong, text, values in chunk_rules(plan.chunks, block_size):
         _refuse("C13", wrong, text, values)
     start, _, _, length = plan.chunks.astype(np.int64).T
-    named = length > 0
-    _refuse(
-        "C11",
-        named & (start + length > num_tokens),
-        f"chunks[{{}}, 0] + chunk_len = {{}} must be <= num_tokens = {num_tokens}",
-        start + length,
-    )
+    named, end = length > 0, start + length
+    text = "chunks[{0}, 0] + chunk_len = {1} must be <= num_tokens = {num_tokens}"
+    _refuse("C11", named & (end > num_tokens), text, end, num_tokens=num_tokens)
     order = np.argsort(start, kind="stable")
     order = order[named[order]]
     # Sorted by start, the first pair that overlaps is a pair of neighbours.
-    pair = _first(start[order[1:]] < (start + length)[order[:-1]])
-    if pair is not None:
-        earlier, later = order[pair], order[pair + 1]
-        raise SpecError(
-            "C13",
-            f"chunks[{later}] must not name token {start[later]}, which chunks[{earlier}] names",
-        )
+    earlier, later = order[:-1], order[1:]
+    text = "chunks[{1}] must not name token {2}, which chunks[{3}] names"
+    _refuse("C13", start[later] < end[earlier], text, later, start[later], earlier)
 
 
 def chunk_rules(
@@ -124,74 +94,43 @@ def chunk_rules(
     yield named & (end > block_size), text, end
 
 
-def _check_slot_count(mapping: SlotMapping, block_size: int, num_tokens: int) -> None:
+def _check_slots(mapping: SlotMapping, block_size: int, num_tokens: int) -> None:
     slots = mapping.slots
-    token = _first((slots >= 0) & (np.arange(slots.size) >= num_tokens))
-    if token is not None:
-        raise SpecError(
-            "C11",
-            f"slots[{token}] = {slots[token]} names token {token}, "
-            f"which must be < num_tokens = {num_tokens}",
-        )
+    past = (slots >= 0) & (np.arange(slots.size) >= num_tokens)
+    text = "slots[{0}] = {1} names token {0}, which must be < num_tokens = {num_tokens}"
+    _refuse("C11", past, text, slots, num_tokens=num_tokens)
 
 
-def _check_blocks(spec: IndexSpec, cache_shape: CacheShape, num_tokens: int) -> None:
+_BLOCK = " = {3} must be < num_blocks = {num_blocks}"
+_BY_FORM: dict[type, tuple[Callable[[Any, int, int], None], str]] = {
+    BlockTable: (_check_table, "block_table[{1}, {2}]" + _BLOCK),
+    ChunkPlan: (_check_chunks, "chunks[{1}, 1]" + _BLOCK),
+    SlotMapping: (_check_slots, "slots[{0}] = {4} must be < num_blocks * block_size = {num_slots}"),
+}
+"""What is checked of each form alone, and how it tells of a block past the cache."""
+
+
+def _check_blocks(
+    spec: IndexSpec, cache_shape: CacheShape, num_tokens: int, past_the_cache: str
+) -> None:
     num_blocks, _, block_size, _ = cache_shape
     to = destinations(xp, spec, block_size, num_tokens)
-    token = _first(to.named & (to.block >= num_blocks))
-    if token is None:
-        return
-    _, past_the_cache = _BY_FORM[type(spec)]
-    raise SpecError("C12", past_the_cache(spec, to, token, num_blocks, block_size))
-
-
-def _table_past(
-    spec: BlockTable, to: Destinations, token: int, num_blocks: int, block_size: int
-) -> str:
-    entry = f"block_table[{to.source[token]}, {to.column[token]}]"
-    return f"{entry} = {to.block[token]} must be < num_blocks = {num_blocks}"
-
-
-def _chunk_past(
-    spec: ChunkPlan, to: Destinations, token: int, num_blocks: int, block_size: int
-) -> str:
-    return f"chunks[{to.source[token]}, 1] = {to.block[token]} must be < num_blocks = {num_blocks}"
-
-
-def _slot_past(
-    spec: SlotMapping, to: Destinations, token: int, num_blocks: int, block_size: int
-) -> str:
-    bound = f"num_blocks * block_size = {num_blocks * block_size}"
-    return f"slots[{token}] = {spec.slots[token]} must be < {bound}"
-
-
-_BY_FORM: dict[type, tuple[Callable[..., None], Callable[..., str]]] = {
-    BlockTable: (_check_table, _table_past),
-    ChunkPlan: (_check_chunks, _chunk_past),
-    SlotMapping: (_check_slot_count, _slot_past),
-}
+    columns = (to.source, to.column, to.block, to.block * block_size + to.offset)
+    sizes = {"num_blocks": num_blocks, "num_slots": num_blocks * block_size}
+    _refuse("C12", to.named & (to.block >= num_blocks), past_the_cache, *columns, **sizes)
 
 
 def _check_distinct(spec: IndexSpec, cache_shape: CacheShape, num_tokens: int) -> None:
     slots = slots_in(xp, spec, cache_shape, num_tokens)
     order = np.argsort(slots, kind="stable")
-    in_order = slots[order]
-    pair = _first((in_order[1:] == in_order[:-1]) & (in_order[1:] >= 0))
-    if pair is not None:
-        block, offset = divmod(int(in_order[pair]), cache_shape[2])
-        raise SpecError(
-            "C15",
-            f"tokens {order[pair]} and {order[pair + 1]} must not share slot {in_order[pair]} "
-            f"(block {block}, offset {offset})",
-        )
+    slot, block_size = slots[order[1:]], cache_shape[2]
+    text = "tokens {1} and {2} must not share slot {3} (block {4}, offset {5})"
+    columns = (order[:-1], order[1:], slot, slot // block_size, slot % block_size)
+    _refuse("C15", (slot == slots[order[:-1]]) & (slot >= 0), text, *columns)
 
 
-def _refuse(clause: str, wrong: np.ndarray, text: str, values: np.ndarray) -> None:
-    row = _first(wrong)
-    if row is not None:
-        raise SpecError(clause, text.format(row, values[row]))
-
-
-def _first(wrong: Any) -> int | None:
-    """Index of the first true element."""
-    return int(np.argmax(wrong)) if wrong.any() else None
+def _refuse(clause: str, wrong: np.ndarray, text: str, *columns: np.ndarray, **sizes: int) -> None:
+    """Raise for the first row that is wrong; the text gets its number, then what columns say."""
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise SpecError(clause, text.format(row, *(column[row] for column in columns), **sizes))

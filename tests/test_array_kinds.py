@@ -289,3 +289,12 @@ def test_views_memory_maps_and_subclasses_of_numpy_are_taken(tmp_path):
 
 def _named(given: dict[str, Any]) -> dict[str, Any]:
     return {("index_spec" if name == "spec" else name): value for name, value in given.items()}
+
+
+@pytest.mark.parametrize("lower", [to_slots, plan_chunks])
+def test_c3_numpy_index_arrays_follow_those_of_jax(lower):
+    spec = SPECS["block_table"]
+    mixed = BlockTable(jnp.array(spec.block_table), spec.context_kv_lens, spec.cu_q_lens)
+    (got,), (want,) = (lower(s, **SIZES).arrays().values() for s in (mixed, spec))
+    assert isinstance(got, jax.Array)
+    np.testing.assert_array_equal(got, want)

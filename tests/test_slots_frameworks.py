@@ -189,7 +189,7 @@ def test_c5_jax_without_64_bits_says_so(lower):
     too_many, enough = (2**31, 1, 1, 1), (2**31 - 1, 1, 1, 1)
     message = (
         r"^C5: num_blocks \* block_size must be < 2\*\*31 where 64-bit integers are off "
-        r"\(JAX: enable jax_enable_x64\), got 2147483648"
+        r"\(JAX: enable jax_enable_x64\), got 2147483648$"
     )
     with pytest.raises(SpecError, match=message):
         LOWERINGS[lower](spec, cache_shape=too_many, num_tokens=1)
