@@ -20,9 +20,11 @@ from functional_paged import (
     BlockTable,
     SlotMapping,
     load_single,
+    plan_chunks,
     reference,
     store_single,
     store_single_donated,
+    to_slots,
 )
 from functional_paged.conformance.cases.steps import table
 from functional_paged.conformance.run.compare import compare
@@ -187,3 +189,16 @@ def test_c16_on_an_explicit_mesh_in_other_surroundings(way):
         got = store_single(given, states, spec)
     assert difference(got, cache, states, spec) is None
     assert got.sharding.is_equivalent_to(given.sharding, 4)
+
+
+@pytest.mark.parametrize(("axes", "rows"), [("Auto", "heads"), ("Auto", None), ("Explicit", None)])
+def test_lowerings_take_index_arrays_on_a_mesh(axes, rows):
+    mesh, size = mesh_of(axes, "heads"), {"cache_shape": SHAPE, "num_tokens": 8}
+    given = DECODE.map(lambda array: put(array, mesh, P(rows)))
+    for lower in (to_slots, plan_chunks):
+        for got, want in zip(
+            lower(given, **size).arrays().values(),
+            lower(DECODE, **size).arrays().values(),
+            strict=True,
+        ):
+            np.testing.assert_array_equal(got, want)

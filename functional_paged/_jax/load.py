@@ -10,9 +10,9 @@ from jax.sharding import PartitionSpec
 
 from .._sizes import as_size
 from .._spec import IndexSpec, narrowed
-from .meshes import on_its_mesh
+from .leaves import moved
 from .scatter import gather
-from .trees import Caches, States, check_trees_load, places_in, values_now
+from .trees import Caches, States, check_trees_load, values_now
 
 
 def load_single(cache: Caches, index_spec: IndexSpec, num_tokens: SupportsIndex) -> States:
@@ -43,11 +43,5 @@ def load_single(cache: Caches, index_spec: IndexSpec, num_tokens: SupportsIndex)
 
 @partial(jax.jit, inline=True, static_argnums=2)  # see `_store_leaves`
 def _load_leaves(cache: Caches, index_spec: IndexSpec, num_tokens: int) -> States:
-    if not jax.tree.leaves(cache):
-        return cache
-
-    def load(cache: Caches, index_spec: IndexSpec) -> States:
-        places = places_in(cache, index_spec, num_tokens)
-        return jax.tree.map(lambda c: gather(c, places), cache)
-
-    return on_its_mesh(load, lambda spec: PartitionSpec(None, spec[1], spec[3]), cache, index_spec)
+    by_head = lambda spec: PartitionSpec(None, spec[1], spec[3])  # noqa: E731
+    return moved(gather, by_head, num_tokens, index_spec, cache)

@@ -7,9 +7,9 @@ from functools import partial
 import jax
 
 from .._spec import IndexSpec, narrowed
-from .meshes import on_its_mesh
+from .leaves import moved
 from .scatter import scatter
-from .trees import Caches, States, check_store, places_in, values_now
+from .trees import Caches, States, check_store, values_now
 
 
 def store_single(cache: Caches, states: States, index_spec: IndexSpec) -> Caches:
@@ -50,12 +50,5 @@ def store_single(cache: Caches, states: States, index_spec: IndexSpec) -> Caches
 # takes the lines in.
 @partial(jax.jit, inline=True)
 def _store_leaves(cache: Caches, states: States, index_spec: IndexSpec) -> Caches:
-    leaves = jax.tree.leaves(states)
-    if not leaves:
-        return cache
-
-    def store(cache: Caches, states: States, index_spec: IndexSpec) -> Caches:
-        places = places_in(cache, index_spec, leaves[0].shape[0])
-        return jax.tree.map(lambda c, s: scatter(c, s, places), cache, states)
-
-    return on_its_mesh(store, lambda spec: spec, cache, states, index_spec)
+    num_tokens = next((leaf.shape[0] for leaf in jax.tree.leaves(states)), 0)
+    return moved(scatter, lambda spec: spec, num_tokens, index_spec, cache, states)

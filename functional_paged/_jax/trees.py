@@ -11,11 +11,9 @@ import numpy as np
 from .._array_kinds import JAX_STORE
 from .._arrays import dtype_name, slot_dtype
 from .._errors import SpecError
-from .._slots import slots_in
 from .._spec import IndexSpec, register_pytrees
 from .._static_checks import check_call, check_load
-from .._types import Array, Integer, PyTree, Shaped, Size
-from .scatter import places_of
+from .._types import Array, PyTree, Shaped
 
 register_pytrees()
 
@@ -70,15 +68,6 @@ def check_donation(cache: Caches, states: States, index_spec: IndexSpec) -> None
                     f"leaf {position} of cache must have memory of its own, got that of leaf "
                     f"{holder}; a donated cache is given away once",
                 )
-
-
-def places_in(
-    cache: Caches, index_spec: IndexSpec, num_tokens: Size
-) -> Integer[Array, "num_tokens 2"]:
-    """Where each token goes in every cache of a checked tree that has a leaf."""
-    shape = jax.tree.leaves(cache)[0].shape
-    slots = slots_in(jnp, index_spec.map(jnp.asarray), shape, num_tokens)
-    return places_of(slots, shape[0], shape[2])
 
 
 def values_now(tree: Any) -> Any:
