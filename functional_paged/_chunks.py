@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ._arrays import device_for_new
-from ._sizes import CacheShape
+from ._sizes import CacheShape, is_surely_at_most
 from ._slots import slots_in
 from ._spec import BlockTable, ChunkPlan, IndexSpec, SlotMapping
 from ._types import Array, Int32, Integer, Size
@@ -18,7 +18,8 @@ def chunks_in(
     """`plan_chunks` for a checked spec, in a given array namespace."""
     slots = slots_in(xp, index_spec, cache_shape, num_tokens)
     bound = _MOST_CHUNKS[type(index_spec)](index_spec, cache_shape[2], num_tokens)
-    return _runs(xp, slots, cache_shape[2], min(num_tokens, bound))
+    bound = bound if is_surely_at_most(bound, num_tokens) else num_tokens
+    return _runs(xp, slots, cache_shape[2], bound)
 
 
 _MOST_CHUNKS: dict[type, Callable[[Any, Size, Size], Size]] = {

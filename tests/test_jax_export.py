@@ -20,8 +20,10 @@ from functional_paged import (
     SlotMapping,
     SpecError,
     load_single,
+    plan_chunks,
     reference,
     store_single,
+    to_slots,
 )
 from functional_paged.conformance.run.compare import compare
 from tests.helpers import difference, filled, i32
@@ -95,6 +97,24 @@ def test_c16_a_load_with_every_size_open(form):
         want = reference.load_single(cache, spec, len(states))
         got = exported.call(cache, states, spec)
         assert compare("states", np.asarray(got), want, want) is None
+
+
+@pytest.mark.parametrize("lower", [to_slots, plan_chunks])
+@pytest.mark.parametrize("form", OPEN)
+def test_a_lowering_with_every_size_open(form, lower):
+    cache, states, spec = problems(form)[0]
+    lowered = jax.jit(
+        lambda cache, like, spec: (
+            lower(spec, cache_shape=cache.shape, num_tokens=like.shape[0]).arrays().popitem()[1]
+        )
+    )
+    exported = export.export(lowered)(
+        outline(cache, CACHE_AXES), outline(states, STATES_AXES), open_spec(form, spec)
+    )
+    for cache, states, spec in problems(form):
+        got = exported.call(cache, states, spec)
+        form_of = ChunkPlan if lower is plan_chunks else SlotMapping
+        assert difference(store_single(cache, states, form_of(got)), cache, states, spec) is None
 
 
 def test_c5_an_open_number_of_blocks_needs_a_bound():
