@@ -114,5 +114,5 @@ def test_c17_numpy_arrays_may_be_the_same_and_empty_ones_are_no_less_distinct():
 def test_c17_a_cache_that_is_gone():
     gone = deleted(CACHE)
     assert assert_refused((alive(), gone), (STATES, STATES), SPEC, "C17") == (
-        "leaf 1 of cache must be alive, but is deleted"
+        "leaf 1 of cache must be alive, got a deleted one"
     )
