@@ -9,6 +9,11 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
+try:
+    from jax.sharding import auto_axes
+except ImportError:  # where older versions have it
+    from jax.experimental.shard import auto_axes  # pyright: ignore[reportMissingImports]
+
 from .._slots import slots_in
 from .._spec import IndexSpec
 from .._types import Array, PyTree, Size
@@ -48,5 +53,5 @@ def moved(
     shardings = jax.tree.map(
         lambda leaf: NamedSharding(mesh, spread(jax.typeof(leaf).sharding.spec)), cache
     )
-    auto: Any = jax.sharding.auto_axes(move_leaves, axes=mesh.explicit_axes, out_sharding=shardings)
+    auto: Any = auto_axes(move_leaves, axes=mesh.explicit_axes, out_sharding=shardings)
     return auto(*given)
