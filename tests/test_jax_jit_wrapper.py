@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import export
 
 import functional_paged
-from functional_paged import SlotMapping, compiler_options, store_single
+from functional_paged import SlotMapping, compiler_options, store_single, store_single_donated
 from tests.helpers import difference, filled, on_device
 
 CACHE, STATES = filled((5, 2, 3, 7), "bf16", 1), filled((3, 2, 7), "bf16", 2)
@@ -133,6 +133,8 @@ def test_the_backend_is_asked_for_on_the_first_use_only(monkeypatch):
 
 
 @pytest.mark.skipif(not hasattr(jax, "make_user_context"), reason="this JAX says nothing")
-def test_inside_another_trace_jax_says_why_not():
+@pytest.mark.parametrize("inner", [functional_paged.jit(store_single), store_single_donated])
+def test_inside_another_trace_jax_says_why_not(inner):
+    pair = (CACHE, CACHE), (STATES, STATES), SPEC
     with pytest.raises(ValueError, match="`compiler_options` can only be passed to top-level"):
-        jax.jit(functional_paged.jit(store_single))(CACHE, STATES, SPEC)
+        jax.jit(lambda *args: inner(*args))(*pair)

@@ -206,3 +206,32 @@ def test_lowerings_take_index_arrays_on_a_mesh(axes, rows):
             strict=True,
         ):
             np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.skipif(not hasattr(jax, "make_user_context"), reason="an older shard_map")
+@pytest.mark.parametrize("jit", [jax.jit, functional_paged.jit], ids=["jax", "functional_paged"])
+@pytest.mark.parametrize("axes", AXES)
+def test_c16_c22_each_device_stores_by_slots_of_its_own(axes, jit):
+    mesh = mesh_of(axes, "blocks")
+    cache, states = filled(SHAPE, "bf16", 1), filled((8, 8, 6), "bf16", 2)
+    local = np.arange(8, dtype=np.int32) % 7 - 1
+    spec = SlotMapping(np.where(local < 0, PAD, local + 6 * np.arange(8, dtype=np.int32)))
+
+    def store(cache: Any, states: Any, slots: Any) -> Any:
+        return store_single(cache, states, SlotMapping(slots))
+
+    rows = P("blocks")
+    mapped = jax.shard_map(store, mesh=mesh, in_specs=(rows,) * 3, out_specs=rows)
+    given = [put(array, mesh, rows) for array in (cache, states, local)]
+    assert difference(jit(mapped)(*given), cache, states, spec) is None
+
+    @jit
+    def pull(cache: Any, states: Any, slots: Any) -> Any:
+        return jax.vjp(lambda *args: mapped(*args, slots), cache, states)[1](cache)
+
+    d_cache, d_states = pull(*given)
+    want = reference.load_single(cache, spec, 8)
+    # A derivative keeps numbers, and of a NaN that it is one.
+    np.testing.assert_array_equal(np.float32(d_states), np.float32(want))
+    zeroed = reference.store_single(cache, np.zeros_like(states), spec)
+    np.testing.assert_array_equal(np.float32(d_cache), np.float32(zeroed))

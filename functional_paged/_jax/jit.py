@@ -13,7 +13,7 @@ import jax
 from .._spec import IndexSpec, narrowed
 from .bits import passes_off, widened_dtypes
 from .store import store_single
-from .trees import Caches, States, check_donation, check_store, values_now
+from .trees import Caches, States, check_donation, check_trees, values_now
 
 _DISABLED = "xla_disable_hlo_passes"
 
@@ -144,7 +144,7 @@ def store_single_donated(cache: Caches, states: States, index_spec: IndexSpec) -
       >>> cache.is_deleted()
       True
     """
-    check_store(cache, states, index_spec)
+    check_trees(cache, states, index_spec)
     index_spec = narrowed(index_spec)
     check_donation(cache, states, index_spec)
     return _store_donated(*values_now((cache, states)), index_spec)

@@ -12,7 +12,7 @@ from .._sizes import as_size
 from .._spec import IndexSpec, narrowed
 from .leaves import moved
 from .scatter import gather
-from .trees import Caches, States, check_trees_load, values_now
+from .trees import Caches, States, check_caches, values_now
 
 
 def load_single(cache: Caches, index_spec: IndexSpec, num_tokens: SupportsIndex) -> States:
@@ -37,7 +37,7 @@ def load_single(cache: Caches, index_spec: IndexSpec, num_tokens: SupportsIndex)
       >>> load_single(cache, SlotMapping(jnp.array([3, -1])), 2).ravel()
       Array([3., 0.], dtype=float32)
     """
-    check_trees_load(cache, index_spec)
+    check_caches(cache, index_spec)
     return _load_leaves(values_now(cache), narrowed(index_spec), as_size("num_tokens", num_tokens))
 
 

@@ -9,7 +9,7 @@ import jax
 from .._spec import IndexSpec, narrowed
 from .leaves import moved
 from .scatter import scatter
-from .trees import Caches, States, check_store, values_now
+from .trees import Caches, States, check_trees, values_now
 
 
 def store_single(cache: Caches, states: States, index_spec: IndexSpec) -> Caches:
@@ -42,7 +42,7 @@ def store_single(cache: Caches, states: States, index_spec: IndexSpec) -> Caches
       >>> store_single(cache, states, spec).ravel()
       Array([0., 0., 0., 5.], dtype=float32)
     """
-    check_store(cache, states, index_spec)
+    check_trees(cache, states, index_spec)
     return _store_leaves(*values_now((cache, states)), narrowed(index_spec))
 
 

@@ -21,7 +21,7 @@ Caches: TypeAlias = PyTree[Shaped[Array, "num_blocks kv_heads block_size head_di
 States: TypeAlias = PyTree[Shaped[Array, "num_tokens kv_heads head_dim"]]
 
 
-def check_store(cache: Caches, states: States, index_spec: IndexSpec) -> None:
+def check_trees(cache: Caches, states: States, index_spec: IndexSpec) -> None:
     """Check C1-C4 for each leaf of a store, and that the leaves belong together."""
     cache_tree, states_tree = jax.tree.structure(cache), jax.tree.structure(states)
     if cache_tree != states_tree:
@@ -31,7 +31,7 @@ def check_store(cache: Caches, states: States, index_spec: IndexSpec) -> None:
     leaves = list(zip(jax.tree.leaves(cache), jax.tree.leaves(states), strict=True))
     for cache_leaf, states_leaf in leaves:
         check_call(JAX_STORE, cache_leaf, states_leaf, index_spec)
-    _check_caches(cache)
+    _check_layout(cache)
     for position, (_, states_leaf) in enumerate(leaves):
         num_tokens = leaves[0][1].shape[0]
         if states_leaf.shape[0] != num_tokens:
@@ -42,18 +42,18 @@ def check_store(cache: Caches, states: States, index_spec: IndexSpec) -> None:
             )
 
 
-def check_trees_load(cache: Caches, index_spec: IndexSpec) -> None:
+def check_caches(cache: Caches, index_spec: IndexSpec) -> None:
     """Check C1-C4 for each leaf of a load, and that the leaves belong together."""
     for leaf in jax.tree.leaves(cache):
         check_load(JAX_STORE, leaf, index_spec)
-    _check_caches(cache)
+    _check_layout(cache)
 
 
 def check_donation(cache: Caches, states: States, index_spec: IndexSpec) -> None:
     """Check that each cache can be given away: C17 where one is gone, or is given twice."""
     for name, tree in (("cache", cache), ("states", states), ("index_spec", index_spec)):
         for position, leaf in enumerate(jax.tree.leaves(tree)):
-            if isinstance(leaf, jax.Array) and leaf.is_deleted():
+            if _is_concrete(leaf) and leaf.is_deleted():
                 raise SpecError(
                     "C17", f"leaf {position} of {name} must be alive, got a deleted one"
                 )
@@ -76,22 +76,27 @@ def values_now(tree: Any) -> Any:
 
 
 def _buffers(cache: Array) -> list[Any]:
-    if not isinstance(cache, jax.Array):
-        return []  # NumPy arrays are copied
+    if not _is_concrete(cache):
+        return []
     return [(part.device, part.data.unsafe_buffer_pointer()) for part in cache.addressable_shards]
 
 
-def _check_caches(cache: Caches) -> None:
+def _is_concrete(array: Array) -> bool:
+    """Whether JAX holds the array's memory: NumPy's is copied, and a tracer has none."""
+    return isinstance(array, jax.Array) and not isinstance(array, jax.core.Tracer)
+
+
+def _check_layout(cache: Caches) -> None:
     """Check that JAX holds all caches of a tree, and that one slot fits them all."""
     leaves = jax.tree.leaves(cache)
     for position, leaf in enumerate(leaves):
-        # C5: where JAX has no 64-bit integers it must not need them.
         if jax.dtypes.canonicalize_dtype(leaf.dtype) != leaf.dtype:
             raise SpecError(
                 "C2",
                 f"cache.dtype = {dtype_name(leaf)} must be kept, but JAX narrows it; "
                 "enable jax_enable_x64",
             )
+        # C5, also for slots that are given as they are.
         slot_dtype(jnp, leaf.shape[0] * leaf.shape[2])
         for axis, name in ((0, "num_blocks"), (2, "block_size")):
             if leaf.shape[axis] != leaves[0].shape[axis]:
