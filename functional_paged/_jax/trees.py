@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from .._array_kinds import JAX_STORE
 from .._arrays import dtype_name, slot_dtype
@@ -83,7 +84,7 @@ def _buffers(cache: Array) -> list[Any]:
 
 def _is_concrete(array: Array) -> bool:
     """Whether JAX holds the array's memory: NumPy's is copied, and a tracer has none."""
-    return isinstance(array, jax.Array) and not isinstance(array, jax.core.Tracer)
+    return isinstance(array, jax.Array) and not isinstance(array, Tracer)
 
 
 def _check_layout(cache: Caches) -> None:
