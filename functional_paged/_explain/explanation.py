@@ -41,6 +41,8 @@ def explain(
 
     Returns:
       One entry for each token, under the row or chunk that names it, and what `check_spec` says.
+      Chunks may each name all tokens (C13): then a multiple of their number and the tokens' is
+      told, and notes count the rest.
 
     Raises:
       SpecError: C1 and C4 (shapes and dtypes): there is nothing to explain then.
