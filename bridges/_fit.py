@@ -64,6 +64,11 @@ def check_fit(cache: torch.Tensor, states: torch.Tensor, plan: StorePlan) -> Non
             f"under torch.no_grad() or with {name}.detach(), or differentiate "
             "functional_paged.store_single",
         )
+    check_apart(cache)
+
+
+def check_apart(cache: torch.Tensor) -> None:
+    """Check that no two elements of a cache share memory: C20."""
     if not cache.is_contiguous() and overlaps_itself(cache.shape, cache.stride()):
         raise SpecError(
             "C20",

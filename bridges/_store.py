@@ -9,7 +9,7 @@ from functional_paged.internal import Shaped
 
 from . import _registry as registry
 from ._backend import Backend, StorePlan
-from ._fit import check_fit
+from ._fit import check_apart, check_fit
 from ._plan import checked_plan
 
 
@@ -52,6 +52,7 @@ def store_single_(
     plan = index_spec_or_plan
     if not isinstance(plan, StorePlan):
         internal.check_call(internal.TORCH_STORE, cache, states, plan)
+        check_apart(cache)  # before a backend looks whether it can serve such strides
         plan = checked_plan(plan, cache, states.shape[0], backend)
     elif backend is not None and registry.name_of(backend) != plan.backend:
         raise ValueError(f"backend must be the plan's = {plan.backend!r}, got {backend!r}")
