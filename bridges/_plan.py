@@ -100,6 +100,7 @@ def _check_values_are_there(index_spec: IndexSpec) -> None:
 def _one_token_a_slot(slots: torch.Tensor) -> torch.Tensor:
     """Keep the last token of each slot (C15), since racing writers may tear a row."""
     by_slot, order = torch.sort(slots, stable=True)
-    is_last = torch.ones_like(by_slot, dtype=torch.bool)
-    is_last[:-1] = by_slot[1:] != by_slot[:-1]
+    # Rolled, not sliced: of two tokens a slice has one, a size that torch.export keeps apart.
+    is_last = by_slot != by_slot.roll(-1)
+    is_last[-1:] = True
     return torch.where(torch.empty_like(is_last).scatter(0, order, is_last), slots, PAD)
