@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, SupportsIndex
 
 import array_api_compat.torch as xp
 import torch
 
 from functional_paged import BlockTable, ChunkPlan, IndexSpec, SpecError, internal
-from functional_paged.internal import destinations
+from functional_paged.internal import Int32, Shaped, destinations
 
 from ._backend import BackendUnsupported
 from ._store import store_single_
@@ -38,14 +38,14 @@ class MojoStorePagedSingleCache(torch.nn.Module):
 
     def forward(
         self,
-        states: torch.Tensor,
-        cache: torch.Tensor,
-        block_table: torch.Tensor | None = None,
-        cu_q_lens: torch.Tensor | None = None,
-        context_kv_lens: torch.Tensor | None = None,
+        states: Shaped[torch.Tensor, "num_tokens kv_heads head_dim"],
+        cache: Shaped[torch.Tensor, "num_blocks kv_heads block_size head_dim"],
+        block_table: Int32[torch.Tensor, "batch max_blocks_per_seq"] | None = None,
+        cu_q_lens: Int32[torch.Tensor, " batch+1"] | None = None,
+        context_kv_lens: Int32[torch.Tensor, " batch"] | None = None,
         *,
-        chunk_metadata: torch.Tensor | None = None,
-    ) -> torch.Tensor:
+        chunk_metadata: Int32[torch.Tensor, "num_chunks 4"] | None = None,
+    ) -> Shaped[torch.Tensor, "num_blocks kv_heads block_size head_dim"]:
         """Write each stored token's row of `states` into `cache`, in place.
 
         Args:
@@ -96,11 +96,11 @@ def _index_spec(
 
 
 def build_paged_kv_chunk_metadata(
-    block_table: torch.Tensor,
-    cu_q_lens: torch.Tensor | None,
-    context_kv_lens: torch.Tensor,
-    block_size: int,
-) -> torch.Tensor:
+    block_table: Int32[torch.Tensor, "batch max_blocks_per_seq"],
+    cu_q_lens: Int32[torch.Tensor, " batch+1"] | None,
+    context_kv_lens: Int32[torch.Tensor, " batch"],
+    block_size: SupportsIndex,
+) -> Int32[torch.Tensor, "num_chunks 4"]:
     """Plan the chunks of a block table: one a row and block that has tokens and is no hole.
 
     Waits for the device: how many rows the plan has depends on values.
@@ -126,9 +126,9 @@ def build_paged_kv_chunk_metadata(
     """
     spec = BlockTable(block_table, context_kv_lens, cu_q_lens)
     internal.check_index_spec(internal.TORCH_STORE, spec)
-    internal.as_cache_shape((0, 0, block_size, 0))
+    _, _, in_block, _ = internal.as_cache_shape((0, 0, block_size, 0))
     internal.check_devices(spec.arrays())
-    to = destinations(xp, spec, block_size, _tokens_named(spec))
+    to = destinations(xp, spec, in_block, _tokens_named(spec))
     stored = to.named & (to.block >= 0)  # C8; a planner does not know num_blocks (C12)
     edge = torch.ones_like(stored[:1])
     changes = stored[1:] != stored[:-1]

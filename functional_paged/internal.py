@@ -19,7 +19,7 @@ from ._static_checks import (
     check_load,
     check_tensors,
 )
-from ._types import Integer, Shaped
+from ._types import Int32, Integer, Shaped
 
 if TYPE_CHECKING:
     from ._explain import cells
@@ -33,6 +33,7 @@ __all__ = [
     "SPEC_VERSION",
     "TORCH_STORE",
     "Clause",
+    "Int32",
     "Integer",
     "Shaped",
     "Taker",
