@@ -56,8 +56,8 @@ def main() -> None:
     slots = torch.arange(32, dtype=torch.int32)
     functions = SimpleNamespace(paged_store_kv_cache_with_block_table=kernel)
     backend = IxformerBackend(functions, device_check=False)
-    step = bridges.plan(SlotMapping(slots), cache=cache, num_tokens=32, backend=backend)
-    bridges.store_single_(cache, states, step)
+    plan = bridges.plan(SlotMapping(slots), cache=cache, num_tokens=32, backend=backend)
+    bridges.store_single_(cache, states, plan)
     _trials.clear()
     table, contexts = slots[:, None], slots
 
@@ -66,7 +66,7 @@ def main() -> None:
 
     direct_us = best_us(direct)
     calls = {
-        "store_single_ with a plan": lambda: bridges.store_single_(cache, states, step),
+        "store_single_ with a plan": lambda: bridges.store_single_(cache, states, plan),
         "torch.library.custom_op": lambda: custom_op(cache, states, table, contexts),
     }
     print(f"{'the kernel alone':28}{direct_us:7.2f} us")

@@ -24,7 +24,7 @@ Store: TypeAlias = Callable[
 CALL_FORMS: dict[str, dict[str, int]] = {
     # One side of the pair is written. Which of them does not matter: both are the one tensor.
     "store_mode=1, key and value one tensor": {"store_mode": 1},
-    # Both sides are written, with the same rows to the same places.
+    # Both sides are written, with the same rows in the same slots.
     "7 arguments, key and value one tensor": {},
 }
 """The ways to store one tensor, best first, as further arguments of the block-table kernel."""

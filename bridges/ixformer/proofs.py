@@ -130,11 +130,11 @@ class Prover:
         """The calls that store so many rows; refused as a whole, before any of them is made."""
         if cache.numel() == 0:
             return []
-        step = max(1, min(MAX_ROWS, MAX_ELEMENTS // (cache.shape[1] * cache.shape[3])))
-        step = step - step % ALIGNMENT or step  # so that every part is aligned as the first is
+        most = max(1, min(MAX_ROWS, MAX_ELEMENTS // (cache.shape[1] * cache.shape[3])))
+        most = most - most % ALIGNMENT or most  # so that every part is aligned as the first is
         proven = []
-        for start in range(0, rows, step):
-            part = slice(start, min(start + step, rows))
+        for start in range(0, rows, most):
+            part = slice(start, min(start + most, rows))
             given = None if states is None else states[part]
             proven.append((part, self.proof(_signature(cache, part.stop - start, given))))
         return proven
