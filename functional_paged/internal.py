@@ -8,7 +8,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from ._array_kinds import JAX_STORE, LOWERING, REFERENCE, TORCH_STORE, Taker, check_arrays
+from ._array_kinds import LOWERING, REFERENCE, TORCH_STORE
 from ._clauses import CLAUSES, SPEC_VERSION, Clause
 from ._sizes import INT32_MAX, as_cache_shape, as_size
 from ._slots import destinations, slots_in
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 __all__ = [
     "CLAUSES",
     "INT32_MAX",
-    "JAX_STORE",
     "LOWERING",
     "REFERENCE",
     "SPEC_VERSION",
@@ -36,11 +35,9 @@ __all__ = [
     "Int32",
     "Integer",
     "Shaped",
-    "Taker",
     "as_cache_shape",
     "as_size",
     "cells",
-    "check_arrays",
     "check_call",
     "check_devices",
     "check_index_spec",

@@ -74,7 +74,8 @@ def stored_tokens(spec: IndexSpec, shape: CacheShape, num_tokens: int) -> Iterat
 
 
 def _of_a_table(block_size, num_tokens, block_table, context_kv_lens, cu_q_lens):
-    cu = np.arange(len(context_kv_lens) + 1) if cu_q_lens is None else cu_q_lens
+    decode = np.arange(len(context_kv_lens) + 1, dtype=np.int32)
+    cu = decode if cu_q_lens is None else cu_q_lens
     if cu[0] != 0 or (cu[1:] < cu[:-1]).any():  # C21
         return
     for row in range(len(context_kv_lens)):
