@@ -92,6 +92,18 @@ def on_device(tree: Any) -> Any:
     return jax.tree.map(lambda array: jnp.array(array, copy=True), tree)
 
 
+_COLLECTIVE = re.compile(
+    r"all-gather|all-reduce|all-to-all|ragged-all-to-all|collective-permute|collective-broadcast"
+    r"|reduce-scatter|\bsend\b|\brecv\b"
+)
+
+
+def collectives(program: Any) -> set[str]:
+    """Operations between devices in a program that JAX compiled."""
+    lines = program.as_text().splitlines()
+    return {found for line in lines for found in _COLLECTIVE.findall(line.partition("metadata")[0])}
+
+
 def command_line(*words: object) -> Any:
     """Run `functional-paged` in this process; has `exit_code`, `stdout` and `stderr`."""
     from typer.testing import CliRunner

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
+
+from tests.helpers import run
 
 PROBE = """
 import sys
@@ -16,8 +15,8 @@ print(sorted(name for name in sys.modules if name.startswith("functional_paged._
 
 
 def loaded_after(use: str) -> str:
-    code = PROBE.format(use=use)
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = run(PROBE.format(use=use))
+    assert done.returncode == 0, done.stderr
     return done.stdout
 
 

@@ -6,7 +6,6 @@ import copy
 import importlib
 import pickle
 import subprocess
-import sys
 
 import pytest
 import torch
@@ -20,6 +19,7 @@ from bridges.ixformer.backend import NATIVE, SAFE
 from bridges.ixformer.model import KernelSemantics, ModelFunctions
 from functional_paged import SlotMapping
 from tests.guarded import PLAIN, Guarded, a_states, kit_steps, store
+from tests.helpers import run
 
 SHAPE, DTYPE = PLAIN
 STEP = kit_steps(SHAPE)["c5_prefill"]
@@ -86,7 +86,7 @@ program = torch.export.load({str(path)!r})
 out = program.module()(torch.zeros(3, 1, 2, 4), torch.ones(2, 1, 4), torch.tensor([5, -1]))
 print(out.flatten().tolist())
 """
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    return run(code)
 
 
 def test_an_exported_program_finds_its_backend_in_another_process(exported):

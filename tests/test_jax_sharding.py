@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,7 @@ from functional_paged import (
 from functional_paged.conformance.bits import DTYPES
 from functional_paged.conformance.cases.steps import table
 from functional_paged.conformance.run.compare import compare
-from tests.helpers import filled, specs_by_form
+from tests.helpers import collectives, filled, specs_by_form
 
 pytestmark = pytest.mark.skipif(
     len(jax.devices()) < 8, reason="needs 8 devices; tests/conftest.py asks for them on CPU"
@@ -36,10 +35,6 @@ FORMS = specs_by_form(STEP, SHAPE)
 
 # Shape of the mesh (blocks, heads): how many devices share out each axis.
 MESHES = {"kv_heads": (1, 8), "blocks": (8, 1), "both": (2, 4)}
-COLLECTIVE = re.compile(
-    r"all-gather|all-reduce|all-to-all|ragged-all-to-all|collective-permute|collective-broadcast"
-    r"|reduce-scatter|\bsend\b|\brecv\b"
-)
 
 
 def shardings(name: str, states_by_head: bool = True) -> tuple[Any, Any]:
@@ -60,12 +55,6 @@ def outline(dtype: str, shape: tuple[int, ...], layout: tuple[Any, Any]) -> tupl
         jax.ShapeDtypeStruct(shape, DTYPES[dtype], sharding=cache_sharding),
         jax.ShapeDtypeStruct(states_shape, DTYPES[dtype], sharding=states_sharding),
     )
-
-
-def collectives(program: Any) -> set[str]:
-    """Operations between devices in a compiled program."""
-    lines = program.as_text().splitlines()
-    return {found for line in lines for found in COLLECTIVE.findall(line.partition("metadata")[0])}
 
 
 @pytest.mark.parametrize("states_by_head", [True, False], ids=["states by head", "states whole"])
