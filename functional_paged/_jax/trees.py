@@ -73,7 +73,10 @@ def check_donation(cache: Caches, states: States, index_spec: IndexSpec) -> None
 
 def values_now(tree: Any) -> Any:
     """The tree with NumPy arrays copied: JAX reads their memory after the call has returned."""
-    return jax.tree.map(lambda x: np.array(x) if isinstance(x, np.ndarray) else x, tree)
+    leaves, structure = jax.tree.flatten(tree)
+    if not any(isinstance(leaf, np.ndarray) for leaf in leaves):
+        return tree
+    return structure.unflatten([np.array(x) if isinstance(x, np.ndarray) else x for x in leaves])
 
 
 def _buffers(cache: Array) -> list[Any]:
