@@ -1,4 +1,4 @@
-"""What the commands write: files that are opened before the work, and standard output.
+"""Outputs of the commands: files that are opened before the work, and standard output.
 
 What cannot be written costs nothing else. A command refuses (status 2) before its work where that
 can be known, and says in one line what failed at its end.
@@ -20,7 +20,7 @@ READER_HAS_GONE = 141
 
 
 class Refused(Exception):
-    """What a command cannot do as it was asked; the text says why."""
+    """Something that a command cannot do as it was asked; the text says why."""
 
 
 class Output:

@@ -1,4 +1,4 @@
-"""What a backend must be to be checked, and how one is found by name."""
+"""Adapters, the way in which a backend is called, and the search for one by name."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .cases.case import Case
 
 
 class Adapter(Protocol):
-    """How a backend is called. NumPy in, NumPy out; bfloat16 and float8 as `ml_dtypes`.
+    """The calls to a backend: NumPy in, NumPy out; bfloat16 and float8 as `ml_dtypes`.
 
     These members are required; `FullAdapter` has those that some cases need.
 
@@ -29,7 +29,7 @@ class Adapter(Protocol):
     name: str
 
     def unsupported(self, case: Case) -> str | None:
-        """Why this backend cannot run a case, or `None` if it can."""
+        """The reason why this backend cannot run a case, or `None` if it can."""
         ...
 
     def store(self, cache: Cache, states: States, index_spec: IndexSpec) -> Cache:
@@ -165,7 +165,7 @@ def _made(module: ModuleType, attribute: str) -> Any:
 
 
 def _wrong_member(adapter: Any) -> str | None:
-    """What a required member must be, for the first that is missing or something else."""
+    """The words for what a member must be, for the first that is missing or something else."""
     for member in ("name", "unsupported", "store"):
         if not hasattr(adapter, member):
             return f"a member {member!r}"

@@ -1,1 +1,1 @@
-"""What is tried: steps, the cases made of them, and the guarded memory that they run in."""
+"""Steps, the cases made of them, and the guarded memory that they run in."""

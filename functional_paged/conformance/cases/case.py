@@ -11,7 +11,7 @@ from .problem import Problem
 CaseKind: TypeAlias = Literal[
     "store", "refuse", "apart", "check", "accept", "load", "vjp", "large", "small"
 ]
-"""What a case asks of a backend.
+"""The question that a case asks of a backend.
 
 `store`: the whole cache must be the reference's. `refuse`: the store must raise for the case's
 clause and write nothing. `apart`: the same, with the arrays on two devices. `check`:

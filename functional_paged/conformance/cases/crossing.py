@@ -1,4 +1,4 @@
-"""How a step becomes cases: in every form, for a shape and a dtype."""
+"""Cases of a step: in every form, for a shape and a dtype."""
 
 from __future__ import annotations
 

@@ -13,8 +13,8 @@ MARGIN = 256
 """Guard elements before and after a cache."""
 
 LAYOUTS = ("contiguous", "packed_kv", "kv_pair", "token_major")
-"""How a cache lies in memory: as it is; in the first half of the last axis of a `K|V` cache; as the
-second of two caches that alternate by block; with its heads inside its tokens."""
+"""Layouts of a cache in memory: as it is; in the first half of the last axis of a `K|V` cache; as
+the second of two caches that alternate by block; with its heads inside its tokens."""
 
 
 @dataclass(eq=False)

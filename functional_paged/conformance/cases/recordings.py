@@ -12,20 +12,16 @@ import numpy as np
 
 @dataclass(frozen=True, eq=False)
 class RecordedStates:
-    """What SmolLM2-135M-Instruct stored into one cache: a prefill, then single decode steps.
+    """Rows that SmolLM2-135M-Instruct stored into one cache: a prefill, then single decode steps.
 
     Attributes:
       name: `<dtype>/layer<NN>/<k or v>`, unique.
-      layer: the model's layer.
-      kind: `"k"` or `"v"`.
       states: the prefill's tokens, then one token a decode step; read-only. bfloat16 or
         float32[num_tokens, kv_heads, head_dim]
       prefill_tokens: how many of num_tokens the prefill has; at least 1 more follows.
     """
 
     name: str
-    layer: int
-    kind: str
     states: np.ndarray
     prefill_tokens: int
 
@@ -44,11 +40,9 @@ def recorded_kv() -> tuple[RecordedStates, ...]:
     with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
         prefill_tokens = int(file["prefill_tokens"])
         for name in sorted(key for key in file.files if "/" in key):
-            dtype, layer, kind = name.split("/")
             states = file[name]
-            if dtype == "bfloat16":
+            if name.startswith("bfloat16/"):
                 states = states.view(ml_dtypes.bfloat16)
             states.setflags(write=False)
-            number = int(layer.removeprefix("layer"))
-            recorded.append(RecordedStates(name, number, kind, states, prefill_tokens))
+            recorded.append(RecordedStates(name, states, prefill_tokens))
     return tuple(recorded)

@@ -29,7 +29,7 @@ NAME = "vectors-v1.jsonl"
 
 
 def vector_cases() -> Iterator[Case]:
-    """What the vectors are made of: each scenario whose outcome is one, in every form."""
+    """The cases of the vectors: each scenario whose outcome is one, in every form."""
     for scenario in SCENARIOS:
         if "C15" not in scenario.clauses:
             yield from cases_of(scenario, "bf16", SHAPE)

@@ -1,4 +1,4 @@
-"""Where tokens go, computed in torch as a caller of an indexed store does it by hand.
+"""The slots of tokens, computed in torch as a caller of an indexed store does it by hand.
 
 Nothing is masked: what a negative index or one past the end does is left to torch. That is what the
 scoreboard is about, so nothing here uses `to_slots`.
@@ -54,7 +54,7 @@ _BY_FORM: dict[str, Callable[[Any, int], tuple[torch.Tensor, torch.Tensor]]] = {
 
 
 class TorchPeer:
-    """What the adapters of torch's operations share: versions, and that they take every case."""
+    """Base of the adapters of torch's operations: tells versions, and takes every case."""
 
     def info(self) -> dict[str, str]:
         return {"torch": torch.__version__, "device": "cpu"}

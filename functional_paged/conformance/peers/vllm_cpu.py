@@ -16,7 +16,7 @@ from ..bits import short_name
 from ..cases.case import Case
 
 HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
-"""What `CPUAttentionBackend.get_supported_head_sizes` names."""
+"""The sizes that `CPUAttentionBackend.get_supported_head_sizes` names."""
 
 
 def _load_kernels() -> None:

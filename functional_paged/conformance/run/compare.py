@@ -1,4 +1,4 @@
-"""Was the right thing written? Bits, the whole buffer, and what else a store may not touch."""
+"""The judge of a store: bits, the whole buffer, and what else a store may not touch."""
 
 from __future__ import annotations
 

@@ -204,7 +204,7 @@ def _lacks(adapter: Adapter, case: Case) -> str | None:
 
 
 def _no_room(case: Case) -> str | None:
-    """Why a cache of more than 2 GiB, and the copies that a backend makes of it, do not fit."""
+    """The reason why a cache of more than 2 GiB, and a backend's copies of it, do not fit."""
     if case.kind != "large":
         return None
     free = free_bytes()
