@@ -132,8 +132,6 @@ def test_tensors_without_values_go_the_safe_way_without_a_trial(kind):
         plan = bridges.plan(spec, cache=cache, num_tokens=3, backend=backend)
         assert bridges.store_single_(cache, states, plan) is cache
     assert plan.route == SAFE
-    # A fake tensor stays one outside of its mode.
-    assert backend.lower(spec, spec.slots, cache, checked=False).route == SAFE
     assert bridges.store_single_(cache, states, plan) is cache
     real = Guarded(SHAPE, DTYPE)
     assert store(model.backend(), real, STATES, SPEC, check=True) == NATIVE

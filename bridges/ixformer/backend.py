@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch._subclasses import FakeTensor
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from functional_paged import PAD, BlockTable
@@ -128,8 +127,7 @@ def _is_traced(cache: torch.Tensor) -> bool:
     return (
         torch.compiler.is_compiling()
         or cache.is_meta
-        or isinstance(cache, FakeTensor)
-        or _get_current_dispatch_mode() is not None
+        or _get_current_dispatch_mode() is not None  # as under FakeTensorMode and make_fx
     )
 
 
