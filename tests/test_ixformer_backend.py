@@ -167,10 +167,18 @@ def test_every_trial_is_made_once():
 
     backend = IxformerBackend(Counting(), device_check=False)
     (shape, dtype), counts = PLAIN, []
-    spec, num_tokens = valid_specs(shape[2], shape[0])["c8_prefill"]
-    states = a_states(num_tokens, shape, dtype)  # of one address, which is part of their kind
+    step = kit_steps(shape)["c8_hole"]
+    cache = Guarded(shape, dtype)  # addresses are part of a kind
+    states = a_states(step.num_tokens, shape, dtype)
+    plan = bridges.plan(
+        step.index_spec.map(torch.from_numpy),
+        cache=cache.tensor,
+        num_tokens=step.num_tokens,
+        backend=backend,
+        check=True,
+    )
     for _ in range(2):
-        store(backend, Guarded(shape, dtype), states, spec, check=True)
+        bridges.store_single_(cache.tensor, states, plan)
         counts.append(len(calls))
     trials = counts[0]
     assert trials > 1
