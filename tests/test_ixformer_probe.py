@@ -214,7 +214,6 @@ def test_a_vendors_text_is_written_whatever_the_locale(tmp_path, installed, monk
             raise RuntimeError("\u8bbe\u5907\u9519\u8bef")
 
     installed(Failing())
-    monkeypatch.setenv("COLUMNS", "0")
     stdout = io.TextIOWrapper(io.BytesIO(), "latin-1")
     monkeypatch.setattr("sys.stdout", stdout)
     assert probe_command(tmp_path / "report.json") == 1
