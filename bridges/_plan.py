@@ -6,9 +6,8 @@ from typing import SupportsIndex
 
 import array_api_compat.torch as xp
 import torch
-from torch._subclasses.fake_tensor import is_fake
 
-from functional_paged import PAD, IndexSpec, SpecError, check_spec, internal
+from functional_paged import PAD, IndexSpec, check_spec, internal
 from functional_paged.internal import Shaped, slots_in
 
 from . import _registry as registry
@@ -73,7 +72,6 @@ def checked_plan(
     num_blocks, kv_heads, block_size, head_dim = cache.shape
     cache_shape = (num_blocks, kv_heads, block_size, head_dim)
     if check:
-        _check_values_are_there(index_spec)
         check_spec(index_spec, cache_shape=cache_shape, num_tokens=num_tokens)
     name, chosen = registry.resolve(backend)
     slots = _one_token_a_slot(slots_in(xp, index_spec, cache_shape, num_tokens))
@@ -85,16 +83,6 @@ def checked_plan(
         device=cache.device,
         lowered=chosen.lower(index_spec, slots, cache, checked=check),
     )
-
-
-def _check_values_are_there(index_spec: IndexSpec) -> None:
-    for name, array in index_spec.arrays().items():
-        if array.is_meta or is_fake(array):
-            raise SpecError(
-                "C4",
-                f"{name} must have values to be checked, got a tensor without any; "
-                "plan without check=True",
-            )
 
 
 def _one_token_a_slot(slots: torch.Tensor) -> torch.Tensor:

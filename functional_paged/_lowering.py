@@ -42,6 +42,7 @@ def to_slots(
 
     Example:
       >>> import numpy as np
+      >>> from functional_paged import BlockTable
       >>> spec = BlockTable(np.int32([[4, 2]]), np.int32([15]), np.int32([0, 2]))
       >>> to_slots(spec, cache_shape=(8, 2, 16, 64), num_tokens=3).slots
       array([79, 32, -1], dtype=int32)
@@ -70,6 +71,7 @@ def plan_chunks(
 
     Example:
       >>> import numpy as np
+      >>> from functional_paged import BlockTable
       >>> spec = BlockTable(np.int32([[4, 2]]), np.int32([13]), np.int32([0, 3]))
       >>> plan_chunks(spec, cache_shape=(8, 2, 16, 64), num_tokens=3).chunks
       array([[ 0,  4, 13,  3],
