@@ -23,8 +23,8 @@ MAIN_DTYPE = "bf16"
 
 
 def cases_of(scenario: Scenario, dtype: str, shape: Shape) -> Iterator[Case]:
-    """A scenario in every form that can say it."""
-    step = scenario.build(shape[0], shape[2])
+    """A scenario of the shape's size, in every form that can say it."""
+    step = scenario.step
     for spec in forms_of(step, shape):
         yield Case(
             id=f"{scenario.name}/{spec.form}/{dtype}/{shape_name(shape)}",
