@@ -4,7 +4,7 @@ backend = "torch-index-put"
 
 [[known]]
 id = "c14_negative_slots/*"    # a case, or a pattern of which every case fails
-status = "xfail"               # or "unsupported": not to be run, as it crashes or hangs
+status = "xfail"               # or "unsupported": not to be run: it crashes, hangs, or may pass
 reason = "-1 counts from the end"
 link = "..."                   # optional
 """
