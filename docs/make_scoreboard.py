@@ -20,8 +20,7 @@ from functional_paged.conformance import (
     all_cases,
     find_adapter,
 )
-from functional_paged.conformance.run.ledger import Ledger, read_ledger
-from functional_paged.conformance.run.with_ledger import run_with_ledger
+from functional_paged.conformance.run.ledger import Ledger, read_ledger, run_with_ledger
 from functional_paged.internal import CLAUSES, SPEC_VERSION
 
 FOLDER = Path(__file__).parent

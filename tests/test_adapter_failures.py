@@ -84,6 +84,15 @@ def test_a_right_adapter_is_one_change_away(save) -> None:
     assert outcomes(save(RIGHT)) == [("pass", "")] * 3
 
 
+def test_a_text_of_a_class_of_the_adapters_own(save) -> None:
+    own = "class Own(str): pass\n" + RIGHT.replace('"mine"', 'Own("mine")')
+    backend = save(
+        own.replace("return None", "return Own('not today') if 'c7' in case.id else None")
+    )
+    run = run_backend(backend, SLOTS)
+    assert (run.name, run.results[1].reason) == ("mine", "not today")
+
+
 # What an adapter may do in the middle of a run, and what its case is charged with.
 FAILS = {
     "raises": ("raise KeyError(7)", "raised KeyError: 7 (store, line "),

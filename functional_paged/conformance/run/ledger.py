@@ -12,7 +12,7 @@ link = "..."                   # optional
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -21,6 +21,7 @@ from typing import Any
 from ..cases.case import Case
 from ..cases.suite import every_case
 from .run_case import Result
+from .supervise import BackendRun, run_backend
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -90,6 +91,34 @@ class Ledger:
             if not any(known.matches(case) for case in suite):
                 errors.append(f"id {known.id!r} matches no case")
         return applied, errors
+
+
+def run_with_ledger(
+    backend: str, cases: Sequence[Case], ledger: Ledger, **options: Any
+) -> tuple[BackendRun, list[str]]:
+    """Run cases, but for those that the ledger lists as not to be run.
+
+    Args:
+      backend: as `run_backend` takes it.
+      cases: what to run.
+      ledger: the backend's known failures, none as well.
+      options: of `run_backend`.
+
+    Returns:
+      The run, known failures as `xfail`, and what contradicts the ledger.
+
+    Raises:
+      BackendNotFound: the backend cannot load.
+    """
+    to_run = [case for case in cases if not ledger.not_to_run(case)]
+    run = run_backend(backend, to_run, **options)
+    done = {result.case.id: result for result in run.results}
+    results = [
+        done.get(case.id) or Result(case, "unsupported", "not run: see the ledger")
+        for case in cases
+    ]
+    known, errors = ledger.apply(results)
+    return replace(run, results=tuple(known)), errors
 
 
 def read_ledgers(files: Iterable[Path]) -> dict[str, Ledger]:

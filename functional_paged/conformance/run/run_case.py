@@ -12,7 +12,7 @@ import numpy as np
 
 from functional_paged import reference
 
-from ..adapter import Adapter, CaseUnsupported, FullAdapter, in_words
+from ..adapter import Adapter, CaseUnsupported, in_words
 from ..bits import overwrite
 from ..cases.case import Case, CaseKind
 from ..cases.problem import Problem
@@ -20,7 +20,6 @@ from .compare import Mismatch, compare, judge_large, judge_store
 
 Status: TypeAlias = Literal["pass", "fail", "xfail", "unsupported"]
 """`xfail`: a failure that the backend's ledger knows. What was not asked for is untested."""
-
 
 LARGE_CASE_BYTES = 8 * 2**30
 
@@ -57,10 +56,13 @@ def run_case(adapter: Adapter, case: Case) -> Result:
         reason = adapter.unsupported(case)
         if not isinstance(reason, str | None):
             return Result(case, "fail", f"unsupported() must return a str or None, got {reason!r}")
-        reason = reason or _lacks(adapter, case) or _no_room(case)
+        member, judge = _JUDGES[case.kind]
+        if not reason and getattr(adapter, member, None) is None:
+            reason = f"the adapter has no {member}"
+        reason = reason or _no_room(case)
         if reason is not None:
             return Result(case, "unsupported", reason)
-        wrong = _JUDGES[case.kind](adapter, case, problem)
+        wrong = judge(getattr(adapter, member), case, problem)
     except CaseUnsupported as error:
         return Result(case, "unsupported", str(error))
     except (Exception, SystemExit) as error:  # whatever a backend raises is its result
@@ -73,10 +75,10 @@ def run_case(adapter: Adapter, case: Case) -> Result:
     return Result(case, "fail", str(wrong), mismatch)
 
 
-def _store(adapter: Adapter, case: Case, problem: Problem) -> Mismatch | str | None:
+def _store(store: Any, case: Case, problem: Problem) -> Mismatch | str | None:
     given, cache = problem.copy(), problem.guarded_cache()
     before = cache.buffer.copy()
-    returned = adapter.store(cache.cache, given.states, given.index_spec)
+    returned = store(cache.cache, given.states, given.index_spec)
     wrong = _overwritten(problem, given)
     if isinstance(returned, np.ndarray):
         return wrong or judge_store(problem, cache, before, returned)
@@ -90,15 +92,7 @@ def _store(adapter: Adapter, case: Case, problem: Problem) -> Mismatch | str | N
     return judge_store(problem, cache, before, returned)
 
 
-def _refuse(adapter: Adapter, case: Case, problem: Problem) -> Mismatch | str | None:
-    return _refused_by(adapter.store, case, problem)
-
-
-def _apart(adapter: FullAdapter, case: Case, problem: Problem) -> Mismatch | str | None:
-    return _refused_by(adapter.store_apart, case, problem)
-
-
-def _refused_by(store: Any, case: Case, problem: Problem) -> Mismatch | str | None:
+def _refuse(store: Any, case: Case, problem: Problem) -> Mismatch | str | None:
     given, cache = problem.copy(), problem.guarded_cache()
     before = cache.buffer.copy()
     wrong = _raises_for(case, lambda: store(cache.cache, given.states, given.index_spec))
@@ -118,30 +112,30 @@ def _raises_for(case: Case, call: Callable[[], object]) -> str | None:
     return f"must raise for {clause}, raised nothing"
 
 
-def _check(adapter: FullAdapter, case: Case, problem: Problem) -> str | None:
-    return _raises_for(case, lambda: _accept(adapter, case, problem))
+def _check(check: Any, case: Case, problem: Problem) -> str | None:
+    return _raises_for(case, lambda: _accept(check, case, problem))
 
 
-def _accept(adapter: FullAdapter, case: Case, problem: Problem) -> str | None:
+def _accept(check: Any, case: Case, problem: Problem) -> str | None:
     given = problem.copy()
-    adapter.check(given.index_spec, problem.cache_shape, problem.states.shape[0])
+    check(given.index_spec, problem.cache_shape, problem.states.shape[0])
     return _overwritten(problem, given)
 
 
-def _load(adapter: FullAdapter, case: Case, problem: Problem) -> Mismatch | str | None:
+def _load(load: Any, case: Case, problem: Problem) -> Mismatch | str | None:
     given, cache = problem.copy(), problem.guarded_cache()
     want = reference.load_single(cache.cache, problem.index_spec, len(problem.states))
-    got = adapter.load(cache.cache, given.index_spec, len(problem.states))
+    got = load(cache.cache, given.index_spec, len(problem.states))
     wrong = _overwritten(problem, given)
     overwrite(cache.buffer)
     return wrong or compare("loaded", np.asarray(got), want, np.zeros_like(want))
 
 
-def _vjp(adapter: FullAdapter, case: Case, problem: Problem) -> Mismatch | str | None:
+def _vjp(vjp: Any, case: Case, problem: Problem) -> Mismatch | str | None:
     given, cache = problem.copy(), problem.guarded_cache().cache
     # Plain numbers: what arithmetic does to a NaN's payload is not what is tested.
     cotangent = (np.arange(cache.size) % 251 + 1).astype(problem.dtype).reshape(cache.shape)
-    d_cache, d_states = adapter.vjp(cache, given.states, given.index_spec, cotangent.copy())
+    d_cache, d_states = vjp(cache, given.states, given.index_spec, cotangent.copy())
     wrong = _overwritten(problem, given)
     # C22: stored slots keep nothing of the old cache, and their tokens take it.
     zeros = np.zeros_like(problem.states)
@@ -151,16 +145,16 @@ def _vjp(adapter: FullAdapter, case: Case, problem: Problem) -> Mismatch | str |
     return wrong or compare("d_states", np.asarray(d_states), want_states, zeros)
 
 
-def _large(adapter: Adapter, case: Case, problem: Problem) -> Mismatch | str | None:
+def _large(store: Any, case: Case, problem: Problem) -> Mismatch | str | None:
     given, cache = problem.copy(), np.zeros(problem.cache_shape, problem.dtype)
-    returned = adapter.store(cache, given.states, given.index_spec)
+    returned = store(cache, given.states, given.index_spec)
     return _overwritten(problem, given) or judge_large(problem, np.asarray(returned))
 
 
-def _small(adapter: Adapter, case: Case, problem: Problem) -> str | None:
+def _small(store: Any, case: Case, problem: Problem) -> str | None:
     for spec in (problem.index_spec, *problem.others):
         try:
-            wrong = _store(adapter, case, replace(problem, index_spec=spec))
+            wrong = _store(store, case, replace(problem, index_spec=spec))
         except CaseUnsupported:
             raise
         except Exception as error:  # as in `run_case`, with the spec
@@ -182,33 +176,24 @@ def _overwritten(problem: Problem, given: Problem) -> str | None:
     return "changed its states, what lies around them, or its index spec (C17)" if changed else None
 
 
-_JUDGES: dict[CaseKind, Callable[[Any, Case, Problem], Mismatch | str | None]] = {
-    "store": _store,
-    "refuse": _refuse,
-    "apart": _apart,
-    "check": _check,
-    "accept": _accept,
-    "load": _load,
-    "vjp": _vjp,
-    "large": _large,
-    "small": _small,
+_JUDGES: dict[CaseKind, tuple[str, Callable[[Any, Case, Problem], Mismatch | str | None]]] = {
+    "store": ("store", _store),
+    "refuse": ("store", _refuse),
+    "apart": ("store_apart", _refuse),
+    "check": ("check", _check),
+    "accept": ("check", _accept),
+    "load": ("load", _load),
+    "vjp": ("vjp", _vjp),
+    "large": ("store", _large),
+    "small": ("store", _small),
 }
-_NEEDS = {"apart": "store_apart", "check": "check", "accept": "check", "load": "load", "vjp": "vjp"}
-
-
-def _lacks(adapter: Adapter, case: Case) -> str | None:
-    member = _NEEDS.get(case.kind)
-    if member is None or getattr(adapter, member, None) is not None:
-        return None
-    return f"the adapter has no {member}"
+"""The member of the adapter that a kind of case needs, and what is wrong with what that does."""
 
 
 def _no_room(case: Case) -> str | None:
     """The reason why a cache of more than 2 GiB, and a backend's copies of it, do not fit."""
-    if case.kind != "large":
-        return None
     free = free_bytes()
-    if free >= LARGE_CASE_BYTES:
+    if case.kind != "large" or free >= LARGE_CASE_BYTES:
         return None
     return f"needs {LARGE_CASE_BYTES >> 30} GiB of free memory, there are {free / 2**30:.1f}"
 
