@@ -13,7 +13,7 @@ import torch
 from bridges.ixformer import Capability, ProbeReport, probe
 from bridges.ixformer.model import KernelSemantics, ModelFunctions
 from bridges.ixformer.trials.canvas import Canvas
-from functional_paged._cli.probe import probe_command
+from functional_paged._cli.probe import probe as probe_command
 from tests.helpers import command_line
 
 pytestmark = pytest.mark.usefixtures("fewer_sizes")

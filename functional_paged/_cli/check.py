@@ -5,98 +5,114 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Annotated, Any
 
+import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
 from .._clauses import CLAUSES
-from ..conformance import BackendNotFound, BackendRun, Case, all_cases, run_backend
+from ..conformance import BackendRun, Case, all_cases, run_backend
 from ..conformance.adapter import DEFAULT_BACKENDS
 from ..conformance.cases.suite import large_cases, small_cases
+from ..conformance.report.page import to_html
 from ..conformance.report.results import counts_of, report
-from ..conformance.run.ledger import Ledger, LedgerError, draft_ledger, read_ledgers
-from ..conformance.run.with_ledger import run_with_ledger
-from .outputs import Outputs, Refused, console, refuse, shown
+from ..conformance.run.ledger import Ledger, draft_ledger, read_ledgers, run_with_ledger
+from .outputs import Refused, console, opened, shown
 
 _STYLES = {"pass": "green", "fail": "bold red", "xfail": "magenta", "unsupported": "yellow"}
 
 
-@dataclass(frozen=True)
-class CheckOptions:
-    """The options of `check`; see the help of each."""
+def check(
+    backend: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A shipped backend, package.module:attribute or FILE.py:attribute; repeatable."
+        ),
+    ] = None,
+    cases: Annotated[str, typer.Option(help="Only the cases whose id matches this glob.")] = "*",
+    quick: Annotated[bool, typer.Option("--quick", help="One size and dtype a scenario.")] = False,
+    large: Annotated[
+        bool, typer.Option("--large", help="Also caches of more than 2**31 elements (C19).")
+    ] = False,
+    small: Annotated[
+        bool, typer.Option("--small", help="Also every index spec up to a small size: minutes.")
+    ] = False,
+    list_: Annotated[bool, typer.Option("--list", help="Print the ids and run nothing.")] = False,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write the results to this file.")
+    ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(help="Write the results to this file, as one page with drawings."),
+    ] = None,
+    ledger: Annotated[
+        list[Path] | None, typer.Option(help="Known failures of a backend, TOML; repeatable.")
+    ] = None,
+    write_ledger: Annotated[
+        Path | None,
+        typer.Option(help="The first backend's ledger with its new failures added, as a draft."),
+    ] = None,
+    seconds: Annotated[
+        float, typer.Option(help="After which a case counts as hung.", min=0.1)
+    ] = 60.0,
+    jobs: Annotated[int, typer.Option(help="Processes at a time.", min=1)] = min(
+        2, os.cpu_count() or 1
+    ),
+) -> int:
+    """Run cases against backends.
 
-    backends: Sequence[str] = ()
-    pattern: str = "*"
-    quick: bool = False
-    large: bool = False
-    small: bool = False
-    list_only: bool = False
-    json_file: Path | None = None
-    html_file: Path | None = None
-    ledgers: Sequence[Path] = ()
-    ledger_draft: Path | None = None
-    seconds_per_case: float = 60.0
-    jobs: int | None = None
-
-
-def check_command(options: CheckOptions) -> int:
-    """Check backends, write the files that are asked for, and print the results.
-
-    Returns:
-      Exit status: 0 if cases ran and each passed or is in a ledger; 1 on a failure, or where a run
-      contradicts its ledger; else 2 where a backend cannot load or runs no case, a file is wrong,
-      or something could not be written.
+    Exit status: 0 if cases ran and each passed or is in a ledger; 1 on a failure; else 2 where a
+    backend cannot load or supports no case, or something cannot be written, 141 where nobody reads
+    the output.
     """
-    cases = _chosen(options)
-    if options.list_only:
-        return shown(0, lambda _: print(*(case.id for case in cases), sep="\n"))
-    if not cases:
-        return refuse(f"no case matches {options.pattern}")
-    files = {
-        "--json": options.json_file,
-        "--html": options.html_file,
-        "--write-ledger": options.ledger_draft,
-    }
-    try:
-        with Outputs(files, inputs=options.ledgers) as outputs:
-            ledgers = read_ledgers(options.ledgers)
-            runs, contradictions = _run_all(options, cases, ledgers)
-            _write_files(outputs, runs, ledgers)
-    except (BackendNotFound, LedgerError, Refused) as error:
-        return refuse(str(error))
+    on_demand = (*large_cases() * large, *small_cases() * small)
+    chosen = [
+        case
+        for case in (*all_cases(), *on_demand)
+        if fnmatchcase(case.id, cases) and (case.quick or not quick)
+    ]
+    if list_:
+        return shown(0, lambda _: print(*(case.id for case in chosen), sep="\n"))
+    if not chosen:
+        raise Refused(f"no case matches {cases}")
+    files = {"--json": json_file, "--html": html, "--write-ledger": write_ledger}
+    with opened(files, inputs=ledger or ()) as outputs:
+        ledgers = read_ledgers(ledger or ())
+        runs, contradictions = _run_all(
+            backend or DEFAULT_BACKENDS, chosen, ledgers, seconds_per_case=seconds, jobs=jobs
+        )
+        first = runs[0]
+        texts = {
+            "--json": lambda: json.dumps(report(runs), indent=1) + "\n",
+            "--html": lambda: to_html(report(runs)),
+            "--write-ledger": lambda: draft_ledger(
+                ledgers.get(first.name, Ledger(first.name)), first.results
+            ),
+        }
+        for output in outputs:
+            output.write(texts[output.option])
     idle = [run for run in runs if not counts_of(run.results).keys() & {"pass", "fail", "xfail"}]
     failed = contradictions or any("fail" in counts_of(run.results) for run in runs)
-    status = 1 if failed else 2 if idle else 0
 
     def show(console: Console) -> None:
-        _show(console, cases, runs)
+        _show(console, chosen, runs)
         for text in contradictions:
             console.print(f"[bold red]ledger:[/] {escape(text)}", highlight=False)
         for run in idle:
             console.print(f"[bold red]{escape(run.name)}: supports none of these cases[/]")
 
-    return shown(status, show, outputs)
-
-
-def _chosen(options: CheckOptions) -> list[Case]:
-    on_demand = (*large_cases() * options.large, *small_cases() * options.small)
-    return [
-        case
-        for case in (*all_cases(), *on_demand)
-        if fnmatchcase(case.id, options.pattern) and (case.quick or not options.quick)
-    ]
+    return shown(1 if failed else 2 if idle else 0, show, outputs)
 
 
 def _run_all(
-    options: CheckOptions, cases: Sequence[Case], ledgers: dict[str, Ledger]
+    backends: Sequence[str], cases: Sequence[Case], ledgers: dict[str, Ledger], **options: Any
 ) -> tuple[list[BackendRun], list[str]]:
     """A run for each backend, its ledger applied, and what contradicts the ledgers."""
-    backends = options.backends or DEFAULT_BACKENDS
     # A ledger has the adapter's name, which only loading the adapter tells.
     names = [run_backend(backend, ()).name for backend in backends]
     for name in names:
@@ -111,30 +127,13 @@ def _run_all(
                 backend,
                 cases,
                 ledgers.get(name, Ledger(name)),
-                seconds_per_case=options.seconds_per_case,
-                jobs=options.jobs or min(2, os.cpu_count() or 1),
                 on_result=lambda _, task=task: progress.advance(task),
+                **options,
             )
             runs.append(run)
             contradictions += [f"{name}: {error}" for error in errors]
     contradictions += [f"backend {name!r} was not run" for name in ledgers if name not in names]
     return runs, contradictions
-
-
-def _write_files(outputs: Outputs, runs: Sequence[BackendRun], ledgers: dict[str, Ledger]) -> None:
-    first = runs[0]
-
-    def page() -> str:
-        from ..conformance.report.page import to_html
-
-        return to_html(report(runs))
-
-    outputs.write("--json", lambda: json.dumps(report(runs), indent=1) + "\n")
-    outputs.write("--html", page)
-    outputs.write(
-        "--write-ledger",
-        lambda: draft_ledger(ledgers.get(first.name, Ledger(first.name)), first.results),
-    )
 
 
 def _show(console: Console, cases: Sequence[Case], runs: Sequence[BackendRun]) -> None:

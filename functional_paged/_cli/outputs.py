@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from rich.console import Console
@@ -30,93 +30,78 @@ class Output:
       option: of the command line.
       path: where it is to be written.
 
+    Attributes:
+      is_stdout: whether it is standard output, so that nothing else may be printed there.
+      failure: why it could not be written; empty where nothing failed.
+
     Raises:
       Refused: the file cannot be opened.
     """
 
     def __init__(self, option: str, path: Path):
-        self.option, self.name = option, f"{option} {path}"
+        self.option, self.name, self.failure = option, f"{option} {path}", ""
         self.is_stdout = _is_stdout(path)
         self._made = None if path.exists() else os.path.realpath(path)
         try:
             # Opened again, standard output would have a second position in the same file.
-            self.file = os.fdopen(os.dup(1), "ab") if self.is_stdout else path.open("ab")
+            self._file = os.fdopen(os.dup(1), "ab") if self.is_stdout else path.open("ab")
         except OSError as error:
             raise Refused(f"{self.name}: {error.strerror}") from None
-        self.stat = os.fstat(self.file.fileno())
+        self.stat = os.fstat(self._file.fileno())
 
-    def write(self, text: str) -> None:
+    def write(self, text: Callable[[], str]) -> None:
         """Replace what the file has."""
-        if stat.S_ISREG(self.stat.st_mode) and not self.is_stdout:
-            self.file.truncate(0)
-        self.file.write(text.encode("utf-8", "backslashreplace"))
-        self.file.flush()
-        self._made = None
+        try:
+            data = text().encode("utf-8", "backslashreplace")
+            if stat.S_ISREG(self.stat.st_mode) and not self.is_stdout:
+                self._file.truncate(0)
+            self._file.write(data)
+            self._file.flush()
+            self._made = None
+        except OSError as error:
+            self.failure = f"{self.name}: {error.strerror}"
 
     def close(self) -> None:
         """Close the file, and remove it where it is new and was not written."""
         with suppress(OSError):
-            self.file.close()
+            self._file.close()
         with suppress(OSError):
             if self._made is not None:
                 os.unlink(self._made)
 
 
-class Outputs:
-    """All files that a command is to write.
+@contextmanager
+def opened(files: Mapping[str, Path | None], inputs: Iterable[Path] = ()) -> Iterator[list[Output]]:
+    """The files that a command is to write, closed at the end.
 
     Args:
       files: path by option, or `None` where the option was not given.
       inputs: files that the command reads.
 
-    Attributes:
-      has_stdout: whether a file is standard output, so that nothing else may be printed there.
-      failures: a line for each file that could not be written.
-
     Raises:
-      Refused: on entry, for a file that cannot be opened, or is another output or an input, by
-        whatever path.
+      Refused: a file cannot be opened, or is another output or an input, by whatever path.
     """
-
-    def __init__(self, files: Mapping[str, Path | None], inputs: Iterable[Path] = ()):
-        self._files, self._inputs = files, inputs
-        self._outputs: list[Output] = []
-        self.failures: list[str] = []
-
-    def __enter__(self) -> Outputs:
-        with ExitStack() as stack:
-            for option, path in self._files.items():
-                if path is not None:
-                    self._outputs.append(Output(option, path))
-                    stack.callback(self._outputs[-1].close)
-            self._refuse_one_file_twice()
-            self._close = stack.pop_all().close
-        self.has_stdout = any(output.is_stdout for output in self._outputs)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._close()
-
-    def write(self, option: str, text: Callable[[], str]) -> None:
-        """Write the file of an option, if it was given; a failure is listed, not raised."""
-        for output in self._outputs:
-            if output.option == option:
-                try:
-                    output.write(text())
-                except OSError as error:
-                    self.failures.append(f"{output.name}: {error.strerror}")
-
-    def _refuse_one_file_twice(self) -> None:
-        read = [(f"{path}, which is read", path.stat()) for path in self._inputs if path.exists()]
-        seen: dict[tuple[int, int], str] = {}
-        for name, found in (*read, *((output.name, output.stat) for output in self._outputs)):
+    outputs: list[Output] = []
+    seen = {_identity(path.stat()): f"{path}, which is read" for path in inputs if path.exists()}
+    with ExitStack() as stack:
+        for option, path in files.items():
+            if path is None:
+                continue
+            output = Output(option, path)
+            stack.callback(output.close)
+            other = seen.setdefault(_identity(output.stat), output.name)
             # What is no file, a terminal or /dev/null, keeps nothing that could be lost.
-            file = (found.st_dev, found.st_ino)
-            if stat.S_ISREG(found.st_mode) and seen.setdefault(file, name) is not name:
-                raise Refused(f"{name} must be another file than {seen[file]}")
+            if other is not output.name and stat.S_ISREG(output.stat.st_mode):
+                raise Refused(f"{output.name} must be another file than {other}")
+            outputs.append(output)
+        yield outputs
 
 
-def shown(status: int, show: Callable[[Console], None], outputs: Outputs | None = None) -> int:
+def _identity(found: os.stat_result) -> tuple[int, int]:
+    return found.st_dev, found.st_ino
+
+
+def shown(status: int, show: Callable[[Console], None], outputs: Sequence[Output] = ()) -> int:
     """Print the last words of a command, and a line for each file that could not be written.
 
     Args:
@@ -127,19 +112,19 @@ def shown(status: int, show: Callable[[Console], None], outputs: Outputs | None 
     Returns:
       `status`; in place of 0, 2 where something could not be written, and `READER_HAS_GONE`.
     """
-    for failure in outputs.failures if outputs else ():
-        refuse(failure)
-        status = status or 2
+    for output in outputs:
+        if output.failure:
+            refuse(output.failure)
+            status = status or 2
     try:
-        show(console(stderr=outputs is not None and outputs.has_stdout))
+        show(console(stderr=any(output.is_stdout for output in outputs)))
         print(end="", flush=True)
+        return status
     except BrokenPipeError:
         status = status or READER_HAS_GONE
     except OSError as error:
         refuse(f"standard output: {error.strerror}")
         status = status or 2
-    else:
-        return status
     with suppress(OSError, ValueError), open(os.devnull, "wb") as nowhere:
         # Python flushes once more when it exits.
         os.dup2(nowhere.fileno(), sys.stdout.fileno())  # pyright: ignore[reportOptionalMemberAccess]

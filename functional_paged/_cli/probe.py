@@ -4,30 +4,30 @@ from __future__ import annotations
 
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from .outputs import Outputs, Refused, refuse, shown
+from .outputs import Refused, opened, shown
 
 _STYLES = {"proven": "green", "disproven": "red", "not tried": "yellow"}
 
 
-def probe_command(json_file: Path | None) -> int:
-    """Print the findings of the probe, and write them as JSON too if a file is named.
+def probe(
+    json: Annotated[Path | None, typer.Option(help="Also write the findings to this file.")] = None,
+) -> int:
+    """Find out what the installed ixformer really does, for a bug report to the vendor.
 
-    Returns:
-      Exit status: 0 where a way to store one tensor is proven; 1 where none is; else 2 where the
-      library or the device is missing, or something could not be written.
+    Exit status: 0 if a way to store one tensor is proven, 1 if none is, 2 without the library or
+    if something cannot be written, 141 where nobody reads the output.
     """
-    try:
-        with Outputs({"--json": json_file}) as outputs:
-            report = _findings()
-            outputs.write("--json", report.to_json)
-    except Refused as error:
-        return refuse(str(error))
+    with opened({"--json": json}) as outputs:
+        report = _findings()
+        for output in outputs:
+            output.write(report.to_json)
     status = 0 if report.stores_one_tensor else 1
     return shown(status, lambda console: _show(console, report), outputs)
 
