@@ -14,7 +14,7 @@ The file holds:
     text                         what the prefill read. str
 
 One machine writes the same file each time; another machine's arithmetic may round differently.
-`functional_paged.conformance.cases.recordings` reads it.
+`functional_paged.conformance.cases.recorded` reads it.
 """
 
 from __future__ import annotations

@@ -1,10 +1,12 @@
-"""Cases of keys and values that a real model stored."""
+"""Cases of keys and values that a real model stored, which no generator would think of."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
+from importlib import resources
 
+import ml_dtypes
 import numpy as np
 
 from functional_paged import PAD
@@ -12,15 +14,13 @@ from functional_paged import PAD
 from .case import Case
 from .crossing import Shape, forms_of
 from .problem import Problem
-from .recordings import recorded_kv
 from .steps import table
 
 
 def recorded_cases() -> Iterator[Case]:
     """A prefill that begins inside a page, and a decode batch with a hole."""
     shape: Shape = (11, 3, 16, 64)
-    for record in recorded_kv():
-        prefill, decode = np.split(record.states.copy(), [record.prefill_tokens])
+    for record, prefill, decode in recorded_kv():
         steps = {
             "prefill": (table([[7, 2, 10]], [5], [len(prefill)]), prefill),
             "decode": (table([[7, 2], [9, 0], [1, 3], [PAD, 4]], [15, 16, 3, 17]), decode),
@@ -28,8 +28,29 @@ def recorded_cases() -> Iterator[Case]:
         for name, (step, states) in steps.items():
             for spec in forms_of(step, shape):
                 yield Case(
-                    f"c5_smollm2_{name}/{spec.form}/{record.name}",
+                    f"c5_smollm2_{name}/{spec.form}/{record}",
                     ("C5", "C16"),
                     f"keys and values of a real model: {name}",
-                    functools.partial(Problem, shape, record.states.dtype, states, spec),
+                    functools.partial(Problem, shape, states.dtype, states, spec),
                 )
+
+
+def recorded_kv() -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """Rows that SmolLM2-135M-Instruct stored into each of some caches.
+
+    Yields:
+      `<dtype>/layer<NN>/<k or v>`; the rows of a prefill, bfloat16 or
+      float32[num_tokens, kv_heads, head_dim]; those of single decode steps.
+
+    Example:
+      >>> name, prefill, decode = next(recorded_kv())
+      >>> name, prefill.dtype.name, prefill.shape, decode.shape
+      ('bfloat16/layer00/k', 'bfloat16', (33, 3, 64), (4, 3, 64))
+    """
+    path = resources.files("functional_paged.conformance") / "data" / "smollm2_kv.npz"
+    with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+        for name in sorted(key for key in file.files if "/" in key):
+            is_bfloat16 = name.startswith("bfloat16/")  # npz files know no bfloat16
+            states = file[name].view(ml_dtypes.bfloat16) if is_bfloat16 else file[name]
+            prefill, decode = np.split(states.copy(), [int(file["prefill_tokens"])])
+            yield name, prefill, decode
