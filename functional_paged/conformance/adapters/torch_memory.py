@@ -1,10 +1,12 @@
-"""NumPy arrays of a case as torch tensors over the same memory."""
+"""What adapters of torch's operations share: tensors over the memory of a case, and versions."""
 
 from __future__ import annotations
 
 import ml_dtypes
 import numpy as np
 import torch
+
+from ..cases.case import Case
 
 _TORCH_ONLY = {
     np.dtype(ml_dtypes.bfloat16): torch.bfloat16,
@@ -19,3 +21,13 @@ def tensor_over(array: np.ndarray) -> torch.Tensor:
     if dtype is None:
         return torch.from_numpy(array)
     return torch.from_numpy(array.view(f"i{array.dtype.itemsize}")).view(dtype)
+
+
+class TorchOnCpu:
+    """Base of the adapters of torch's own operations: tells versions, and takes every case."""
+
+    def info(self) -> dict[str, str]:
+        return {"torch": torch.__version__, "device": "cpu"}
+
+    def unsupported(self, case: Case) -> str | None:
+        return None

@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from functional_paged import BlockTable, ChunkPlan, IndexSpec, SlotMapping
+from functional_paged import BlockTable, IndexSpec
 
 from ..cases.case import Case
-from ._chunks_by_hand import expand
+from ._by_hand import tokens_and_slots
 
 
 class AtSetAdapter:
@@ -24,7 +24,10 @@ class AtSetAdapter:
         return None
 
     def store(self, cache: np.ndarray, states: np.ndarray, index_spec: IndexSpec) -> np.ndarray:
-        return np.asarray(_BY_FORM[index_spec.form](cache, states, index_spec))
+        if isinstance(index_spec, BlockTable):
+            return np.asarray(_store_table(cache, states, index_spec))
+        tokens, slots = tokens_and_slots(index_spec, cache.shape[2])
+        return np.asarray(_store_slots(cache, states, tokens, slots))
 
 
 @jax.jit
@@ -48,15 +51,5 @@ def _store_slots(
     block_size = cache.shape[2]
     return cache.at[slots // block_size, :, slots % block_size].set(states[tokens], mode="drop")
 
-
-def _store_chunks(cache: np.ndarray, states: np.ndarray, plan: ChunkPlan) -> jax.Array:
-    return _store_slots(cache, states, *expand(plan, cache.shape[2]))
-
-
-def _store_mapping(cache: np.ndarray, states: np.ndarray, mapping: SlotMapping) -> jax.Array:
-    return _store_slots(cache, states, np.arange(len(mapping.slots)), mapping.slots)
-
-
-_BY_FORM = {"block_table": _store_table, "chunks": _store_chunks, "slots": _store_mapping}
 
 adapter = AtSetAdapter()

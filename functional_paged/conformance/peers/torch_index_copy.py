@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 
 from functional_paged import IndexSpec
 
-from ..adapters.torch_memory import tensor_over
+from ..adapters.torch_memory import TorchOnCpu, tensor_over
 from ..bits import short_name
 from ..cases.case import Case
-from ._torch_slots import TorchPeer, tokens_and_slots
+from ._by_hand import tokens_and_slots
 
 
-class IndexCopyAdapter(TorchPeer):
+class IndexCopyAdapter(TorchOnCpu):
     """The pool is a copy of the cache: slots of the cache's own layout are no single axis."""
 
     name = "torch-index-copy"
@@ -25,7 +26,7 @@ class IndexCopyAdapter(TorchPeer):
         num_blocks, kv_heads, block_size, head_dim = cache.shape
         token_major = np.ascontiguousarray(cache.swapaxes(1, 2))
         pool = tensor_over(token_major).view(num_blocks * block_size, kv_heads, head_dim)
-        tokens, slots = tokens_and_slots(index_spec, block_size)
+        tokens, slots = map(torch.from_numpy, tokens_and_slots(index_spec, block_size))
         pool.index_copy_(0, slots.long(), tensor_over(states)[tokens])
         return token_major.swapaxes(1, 2)
 

@@ -8,12 +8,11 @@ from torch.nn.attention.experimental._paged_attention import PagedAttention
 
 from functional_paged import BlockTable, IndexSpec
 
-from ..adapters.torch_memory import tensor_over
+from ..adapters.torch_memory import TorchOnCpu, tensor_over
 from ..cases.case import Case
-from ._torch_slots import TorchPeer
 
 
-class PagedAttentionAdapter(TorchPeer):
+class PagedAttentionAdapter(TorchOnCpu):
     """One call a row, since a call takes as many tokens of each row; a decode batch is one call.
 
     It stores a key and a value: both are the states, and the value's cache is the one that counts.

