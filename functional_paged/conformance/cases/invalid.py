@@ -6,6 +6,7 @@ must refuse (`check`); what a store does with it unchecked is among the scenario
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -33,59 +34,44 @@ WRONG_STATES = {
     "states_with_axes_swapped": (3, D, H),
     "states_with_a_longer_head": (3, H, D + 1),
 }
-# What is wrong, and its twin.
+# By clause and name: what is wrong, and its twin.
 WRONG_SPECS: dict[str, tuple[IndexSpec, IndexSpec]] = {
-    "table_of_one_axis": (replace(TABLE, block_table=TABLE.block_table[0], cu_q_lens=None), TABLE),
-    "too_few_contexts": (replace(TABLE, context_kv_lens=CONTEXTS[:1]), TABLE),
-    "too_few_cu_q_lens": (replace(TABLE, cu_q_lens=np.array([0, 3], np.int32)), TABLE),
-    "chunks_of_three_columns": (ChunkPlan(CHUNKS[:, :3]), ChunkPlan(CHUNKS)),
-    "slots_of_two_axes": (SlotMapping(SLOTS[:, None]), SlotMapping(SLOTS[:1])),
-}
-WRONG_DTYPES: dict[str, tuple[IndexSpec, IndexSpec]] = {
-    "long_block_table": (replace(TABLE, block_table=TABLE.block_table.astype(np.int64)), TABLE),
-    "long_contexts": (
-        replace(TABLE, context_kv_lens=CONTEXTS.astype(np.int64)),
-        TABLE,
-    ),
-    "long_chunks": (ChunkPlan(CHUNKS.astype(np.int64)), ChunkPlan(CHUNKS)),
-    "float_slots": (SlotMapping(SLOTS.astype(np.float32)), SlotMapping(SLOTS.astype(np.int64))),
+    "C1 table_of_one_axis": (BlockTable(TABLE.block_table[0], CONTEXTS), TABLE),
+    "C1 too_few_contexts": (replace(TABLE, context_kv_lens=CONTEXTS[:1]), TABLE),
+    "C1 too_few_cu_q_lens": (replace(TABLE, cu_q_lens=np.array([0, 3], np.int32)), TABLE),
+    "C1 chunks_of_three_columns": (ChunkPlan(CHUNKS[:, :3]), ChunkPlan(CHUNKS)),
+    "C1 slots_of_two_axes": (SlotMapping(SLOTS[:, None]), SlotMapping(SLOTS[:1])),
+    "C4 long_block_table": (replace(TABLE, block_table=TABLE.block_table.astype(np.int64)), TABLE),
+    "C4 long_contexts": (replace(TABLE, context_kv_lens=CONTEXTS.astype(np.int64)), TABLE),
+    "C4 long_chunks": (ChunkPlan(CHUNKS.astype(np.int64)), ChunkPlan(CHUNKS)),
+    "C4 float_slots": (SlotMapping(SLOTS.astype(np.float32)), SlotMapping(SLOTS.astype(np.int64))),
 }
 # Casts that overflow, round or saturate differently from one library to the next.
 CASTS = (("f32", "bf16"), ("f16", "bf16"), ("i8", "bf16"), ("f32", "i8"), ("bf16", "f8e4m3fn"))
 # Also of slots, in a shape that kernels of vectors take.
 VECTOR_SHAPE = (6, 2, 32, 64)
 
-ROWS = table([[0], [1]], [0, 0])
-
-
-def one_chunk(start: int, block: int, offset: int, length: int) -> Step:
-    """A plan of one chunk, for two tokens."""
-    return plan_of((start, block, offset, length), num_tokens=2)
-
-
-# By clause and name: what is wrong, and its twin.
+ROWS, QUERIES = table([[0], [1]], [0, 0]), table([[0, 1]], [0], [4])
+chunks = functools.partial(plan_of, num_tokens=2)
 WRONG_VALUES: dict[str, tuple[Step, Step]] = {
-    "C11 queries_past_the_states": (
-        table([[0, 1]], [0], [4], num_tokens=3),
-        table([[0, 1]], [0], [4]),
-    ),
+    "C11 queries_past_the_states": (replace(QUERIES, num_tokens=3), QUERIES),
     "C11 row_past_the_states": (
-        table([[0], [1]], [0, 0], num_tokens=1),
+        replace(ROWS, num_tokens=1),
         table([[0], [1]], [0, -1], num_tokens=1),
     ),
     "C11 slot_past_the_states": (mapping(1, 2, num_tokens=1), mapping(1, PAD, num_tokens=1)),
-    "C11 chunk_past_the_states": (one_chunk(1, 2, 0, 2), one_chunk(0, 2, 0, 2)),
+    "C11 chunk_past_the_states": (chunks((1, 2, 0, 2)), chunks((0, 2, 0, 2))),
     "C12 block_of_a_table": (table([[0, N]], [S - 1], [2]), table([[0, N - 1]], [S - 1], [2])),
-    "C12 block_of_a_chunk": (one_chunk(0, N, 0, 1), one_chunk(0, N - 1, 0, 1)),
+    "C12 block_of_a_chunk": (chunks((0, N, 0, 1)), chunks((0, N - 1, 0, 1))),
     "C12 slot": (mapping(N * S), mapping(N * S - 1)),
     "C12 long_slot": (mapping(2**32 + 1, dtype=np.int64), mapping(1, dtype=np.int64)),
-    "C13 offset": (one_chunk(0, 1, -1, 1), one_chunk(0, 1, 0, 1)),
-    "C13 source": (one_chunk(-1, 1, 0, 1), one_chunk(0, 1, 0, 1)),
-    "C13 length": (one_chunk(0, 1, 0, -1), one_chunk(0, 1, 0, 0)),
-    "C13 end": (one_chunk(0, 1, S - 1, 2), one_chunk(0, 1, S - 2, 2)),
+    "C13 offset": (chunks((0, 1, -1, 1)), chunks((0, 1, 0, 1))),
+    "C13 source": (chunks((-1, 1, 0, 1)), chunks((0, 1, 0, 1))),
+    "C13 length": (chunks((0, 1, 0, -1)), chunks((0, 1, 0, 0))),
+    "C13 end": (chunks((0, 1, S - 1, 2)), chunks((0, 1, S - 2, 2))),
     "C13 token_named_twice": (
-        plan_of((0, 1, 0, 2), (1, 2, 0, 1), num_tokens=2),
-        plan_of((0, 1, 0, 1), (1, 2, 0, 1), num_tokens=2),
+        chunks((0, 1, 0, 2), (1, 2, 0, 1)),
+        chunks((0, 1, 0, 1), (1, 2, 0, 1)),
     ),
     "C15 slot_twice": (mapping(5, 9, 5), mapping(5, 9, 6)),
     "C15 rows_that_share_a_block": (
@@ -101,38 +87,32 @@ def invalid_cases() -> Iterator[Case]:
     """Every case of invalid input, and its twin."""
     for name, shape in WRONG_STATES.items():
         twin = problem(MAIN_SHAPE, "bf16", GOOD)
-        bad = Problem(MAIN_SHAPE, twin.dtype, pattern_of(shape, twin.dtype), TABLE)
+        bad = replace(twin, states=pattern_of(shape, twin.dtype))
         yield from _pair("C1", name, bad, twin, ("refuse", "store"))
-    for name, specs in WRONG_SPECS.items():
+    for key, specs in WRONG_SPECS.items():
+        clause, name = key.split()
         bad, twin = (problem(MAIN_SHAPE, "bf16", Step(spec, 3)) for spec in specs)
-        yield from _pair("C1", name, bad, twin, ("refuse", "store"))
+        yield from _pair(clause, name, bad, twin, ("refuse", "store"))
     for states, cache in CASTS:
         for shape, step in ((MAIN_SHAPE, GOOD), (VECTOR_SHAPE, mapping(5, 0, 191))):
             twin = problem(shape, cache, step)
-            rows = pattern_of(twin.states.shape, DTYPES[states])
-            bad = Problem(shape, twin.dtype, rows, step.index_spec)
+            bad = replace(twin, states=pattern_of(twin.states.shape, DTYPES[states]))
             name = f"states_of_{states}_for_{cache}"
             yield from _pair("C2", name, bad, twin, ("refuse", "store"))
-    for name, specs in WRONG_DTYPES.items():
-        bad, twin = (problem(MAIN_SHAPE, "bf16", Step(spec, 3)) for spec in specs)
-        yield from _pair("C4", name, bad, twin, ("refuse", "store"))
     for spec in forms_of(GOOD, MAIN_SHAPE):
         twin = problem(MAIN_SHAPE, "bf16", Step(spec, 3))
-        name = "states_on_another_device"
-        yield from _pair("C3", name, twin, twin, ("apart", "store"))
-    for key, (wrong, right) in WRONG_VALUES.items():
+        yield from _pair("C3", "states_on_another_device", twin, twin, ("apart", "store"))
+    for key, steps in WRONG_VALUES.items():
         clause, name = key.split()
-        bad, twin = (problem(MAIN_SHAPE, "bf16", step) for step in (wrong, right))
+        bad, twin = (problem(MAIN_SHAPE, "bf16", step) for step in steps)
         yield from _pair(clause, f"checked_{name}", bad, twin, ("check", "accept"))
 
 
 def _pair(
     clause: str, name: str, bad: Problem, twin: Problem, kinds: tuple[CaseKind, CaseKind]
 ) -> Iterator[Case]:
-    about = name.replace("_", " ")
-    stem = f"{clause.lower()}_{name}/{bad.index_spec.form}"
-    twin_of = f"one change away from: {about}"
+    about, stem = name.replace("_", " "), f"{clause.lower()}_{name}/{bad.index_spec.form}"
     yield Case(stem, (clause,), about, lambda: bad, kinds[0], quick=True)
     # A twin that stores is a store like any other, and a quick run has enough of those.
-    quick = kinds[1] == "accept"
-    yield Case(f"{stem}/twin", (clause,), twin_of, lambda: twin, kinds[1], quick=quick)
+    quick, about = kinds[1] == "accept", f"one change away from: {about}"
+    yield Case(f"{stem}/twin", (clause,), about, lambda: twin, kinds[1], quick=quick)
