@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -93,15 +93,13 @@ def block_tables() -> Iterator[Stack]:
         entries = entries.reshape(len(entries), batch, width)
         contexts = _every(range(-1, width * block_size + 1), batch)
         q_lens = _every(range(block_size + 2), batch)
-        totals = np.concatenate(
-            [np.zeros((len(q_lens), 1), np.int32), q_lens.cumsum(axis=1)], axis=1
-        )
+        totals = np.pad(q_lens.cumsum(axis=1, dtype=np.int32), ((0, 0), (1, 0)))
         table, context = _pairs(entries, contexts)
         few = {max(0, batch * block_size - 1)} if batch * width < 4 else set[int]()
         decode = {"block_table": table, "context_kv_lens": context}
         for num_tokens in sorted({batch, *few}):
             yield Stack(BlockTable, decode, shape, num_tokens)
-        number, total = _pairs(np.arange(len(table)), totals.astype(np.int32))
+        number, total = _pairs(np.arange(len(table)), totals)
         prefill = {name: array[number] for name, array in decode.items()}
         for num_tokens in sorted({batch * (block_size + 1), *few}):
             yield Stack(BlockTable, {**prefill, "cu_q_lens": total}, shape, num_tokens)
@@ -110,13 +108,8 @@ def block_tables() -> Iterator[Stack]:
 def chunk_plans() -> Iterator[Stack]:
     """Up to 2 chunks, 2 tokens and 2 blocks of 2 positions; each field from -1 to past its end."""
     for num_blocks, block_size, num_tokens in itertools.product((1, 2), (1, 2), (0, 1, 2)):
-        fields = (
-            range(-1, num_tokens + 1),
-            range(PAD, num_blocks + 1),
-            range(-1, block_size + 1),
-            range(-1, block_size + 2),
-        )
-        chunks = np.array(list(itertools.product(*fields)), np.int32)
+        past = (num_tokens + 1, num_blocks + 1, block_size + 1, block_size + 2)
+        chunks = np.array(list(itertools.product(*(range(-1, end) for end in past))), np.int32)
         shape = (num_blocks, 1, block_size, 1)
         first, second = _pairs(chunks, chunks)
         plans = (np.zeros((1, 0, 4), np.int32), chunks[:, None], np.stack([first, second], axis=1))
@@ -132,11 +125,7 @@ def slot_mappings() -> Iterator[Stack]:
         yield Stack(SlotMapping, {"slots": slots}, (num_blocks, 1, block_size, 1), num_tokens)
 
 
-SCOPES: dict[str, Callable[[], Iterator[Stack]]] = {
-    "block_table": block_tables,
-    "chunks": chunk_plans,
-    "slots": slot_mappings,
-}
+SCOPES = {"block_table": block_tables, "chunks": chunk_plans, "slots": slot_mappings}
 
 
 def _every(values: range, length: int) -> np.ndarray:
@@ -147,6 +136,5 @@ def _every(values: range, length: int) -> np.ndarray:
 
 def _pairs(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Every pair of an element of `first` and one of `second`, as two arrays of equal length."""
-    return np.repeat(first, len(second), axis=0), np.tile(
-        second, (len(first),) + (1,) * (second.ndim - 1)
-    )
+    numbers, others = np.divmod(np.arange(len(first) * len(second)), len(second))
+    return first[numbers], second[others]
