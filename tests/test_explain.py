@@ -17,8 +17,7 @@ from functional_paged import (
     explain,
     reference,
 )
-from functional_paged._explain.fates import Fate
-from functional_paged._explain.model import Beyond, Explanation
+from functional_paged._explain.model import Explanation, Fate, Run, Source, Token
 from functional_paged.conformance import strategies
 from functional_paged.conformance.strategies import Sizes
 from tests.helpers import i32
@@ -72,6 +71,16 @@ def test_what_breaks_a_clause_is_what_the_value_check_refuses(
     assert (problem is None) == (not broken)
     if problem is not None:
         assert problem.split(":")[0] in broken
+
+
+@given(explained())
+def test_runs_give_back_the_tokens_that_they_join(
+    case: tuple[Sizes, IndexSpec, Explanation],
+) -> None:
+    for source in case[2].sources:
+        runs, left_out = Source(source.title, "", tokens=source.tokens).runs(case[0].num_tokens)
+        assert tuple(run[index] for run in runs for index in range(run.length)) == source.tokens
+        assert left_out == 0
 
 
 @given(st.data())
@@ -190,25 +199,29 @@ def test_every_fate_of_a_token_is_worked_out_by_hand_somewhere() -> None:
     assert seen == set(Fate) - {Fate.MISSING}  # no token of `states` is missing: see below
 
 
+def past(first: int, last: int, fate: Fate, why: str) -> Run:
+    return Run(Token(first, fate, why), last - first + 1)
+
+
 MISSING = {
     "row": (
         BlockTable(i32([4, 2]), i32(1), i32(0, 2**31 - 1)),
-        [Beyond(2, 2**31 - 2, Fate.MISSING, "num_tokens = 2")],
+        [past(2, 2**31 - 2, Fate.MISSING, "num_tokens = 2")],
     ),
     "padded_row": (
         BlockTable(i32([4, 2]), i32(-5), i32(0, 3)),
-        [Beyond(2, 2, Fate.PADDED, "context_kv_lens[0] = -5")],
+        [past(2, 2, Fate.PADDED, "context_kv_lens[0] = -5")],
     ),
     "chunk": (
         ChunkPlan(i32([1, -1, 0, 2])),
-        [Beyond(2, 2, Fate.MISSING, "num_tokens = 2")],
+        [past(2, 2, Fate.MISSING, "num_tokens = 2")],
     ),
     "slots": (
         SlotMapping(i32(0, 1, 2, -1, -2, 3)),
         [
-            Beyond(2, 2, Fate.MISSING, "num_tokens = 2"),
-            Beyond(3, 4, Fate.NEGATIVE_SLOT, "negative slots"),
-            Beyond(5, 5, Fate.MISSING, "num_tokens = 2"),
+            past(2, 2, Fate.MISSING, "num_tokens = 2"),
+            past(3, 4, Fate.NEGATIVE_SLOT, "negative slots"),
+            past(5, 5, Fate.MISSING, "num_tokens = 2"),
         ],
     ),
 }
@@ -219,7 +232,7 @@ def test_c11_tokens_past_states(name: str) -> None:
     spec, want = MISSING[name]
     explanation = told(spec, 2)
     assert [beyond for source in explanation.sources for beyond in source.beyond] == want
-    assert (explanation.problem is None) == all(b.fate is not Fate.MISSING for b in want)
+    assert (explanation.problem is None) == all(run.first.fate is not Fate.MISSING for run in want)
 
 
 def test_rows_without_tokens_say_why() -> None:

@@ -14,8 +14,7 @@ from rich.console import Console
 
 from functional_paged import PAD, BlockTable, ChunkPlan, IndexSpec, SlotMapping, explain
 from functional_paged._explain.cells import CELL_WIDTH
-from functional_paged._explain.fates import Fate
-from functional_paged._explain.model import Explanation
+from functional_paged._explain.model import Explanation, Fate
 from functional_paged._explain.svg import to_svg
 from functional_paged._explain.svg_document import STYLE, pattern_definitions
 from functional_paged._explain.text import render

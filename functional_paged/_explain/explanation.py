@@ -16,8 +16,13 @@ from .._spec import BlockTable, ChunkPlan, Form, IndexSpec, SlotMapping
 from .._static_checks import check_lowering
 from .._value_checks import check_spec
 from .model import Explanation, Source
-from .sources import broken_total_sources, chunk_sources, slot_sources, table_sources
-from .token_fates import TokenFates
+from .sources import (
+    TokenFates,
+    broken_total_sources,
+    chunk_sources,
+    slot_sources,
+    table_sources,
+)
 
 _SOURCES: dict[Form, Callable[[Any, TokenFates], list[Source]]] = {
     BlockTable.form: table_sources,

@@ -4,11 +4,57 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from enum import Enum
+from itertools import groupby
 
 from .._spec import Form
 from .cells import Line
-from .fates import Fate
+
+
+class Fate(Enum):
+    """What becomes of a token, and how a drawing shows it.
+
+    Each fate has a symbol and a label of its own, so that no drawing depends on colour.
+
+    Attributes:
+      symbol: one ASCII character.
+      label: a few words, for legends.
+      clause: the clause that decides; `None` for a token that is simply stored.
+      breaks: whether the spec breaks that clause, so that `check_spec` refuses it.
+
+    Example:
+      >>> Fate.HOLE.symbol, Fate.HOLE.label, Fate.HOLE.clause, Fate.HOLE.breaks
+      ('o', 'hole in the table', 'C8', False)
+    """
+
+    STORED = ("+", "stored", None, False)
+    PADDED = ("p", "padded row", "C6", False)
+    HOLE = ("o", "hole in the table", "C8", False)
+    PAST_TABLE = (">", "past the table", "C9", False)
+    NOT_NAMED = ("~", "not named", "C10", False)
+    MISSING = ("?", "not in states", "C11", True)
+    PAST_CACHE = ("]", "past the cache", "C12", True)
+    NO_BLOCK = ("x", "negative block", "C13", False)
+    BROKEN_CHUNK = ("/", "broken chunk", "C13", True)
+    NAMED_TWICE = ("&", "in several chunks", "C13", True)
+    NEGATIVE_SLOT = ("-", "negative slot", "C14", False)
+    CONTESTED = ("!", "contested slot", "C15", True)
+    BROKEN_TOTAL = ("%", "broken cu_q_lens", "C21", True)
+
+    def __init__(self, symbol: str, label: str, clause: str | None, breaks: bool):
+        self.symbol = symbol
+        self.label = label
+        self.clause = clause
+        self.breaks = breaks
+
+    def __str__(self) -> str:
+        return f"{self.clause} {self.label}" if self.clause else self.label
+
+    @property
+    def told(self) -> str:
+        """The label, then the clause in brackets."""
+        return f"{self.label} ({self.clause})" if self.clause else self.label
 
 
 @dataclass(frozen=True)
@@ -17,14 +63,14 @@ class Token:
 
     Attributes:
       token: its row of `states`.
+      fate: what becomes of it.
+      why: the entry of the spec that decides.
       position: its place in the sequence of its table row (C5); `None` in other forms and in rows
         without positions.
       column: logical block of the table row; `None` where there is none.
       block: physical block, as the spec has it: negative for a hole; `None` where it has none.
       offset: position in the block; `None` where there is no block.
       slot: where the token is stored; `None` if it is not.
-      fate: what becomes of it.
-      why: the entry of the spec that decides.
     """
 
     token: int
@@ -43,20 +89,30 @@ class Token:
 
 
 @dataclass(frozen=True)
-class Beyond:
-    """Token numbers past `states` that the spec names; nothing is stored for them.
+class Run:
+    """Neighbours that go to neighbouring places, or nowhere for one and the same reason.
 
     Attributes:
-      first: the first of them.
-      last: the last of them.
-      fate: `Fate.MISSING` (C11), or the padding that makes them allowed.
-      why: the entry of the spec that decides.
+      first: the first of the tokens.
+      length: how many there are.
     """
 
-    first: int
-    last: int
-    fate: Fate
-    why: str
+    first: Token
+    length: int
+
+    def __getitem__(self, index: int) -> Token:
+        """One of the tokens; from one to the next, each number that moves moves by one."""
+        moving = ("token", "position", "offset", "slot")
+        numbers = {name: getattr(self.first, name) for name in moving}
+        moved = {name: number + index for name, number in numbers.items() if number is not None}
+        return replace(self.first, **moved)
+
+    def span(self, name: str) -> str:
+        """The range of one of the numbers, such as `slot`: `3` or `3..5`; empty without one."""
+        first = getattr(self.first, name)
+        if first is None:
+            return ""
+        return f"{first}" if self.length == 1 else f"{first}..{first + self.length - 1}"
 
 
 @dataclass(frozen=True)
@@ -69,7 +125,7 @@ class Source:
       note: what is special about it as a whole, with the clause; empty if nothing is.
       fate: what the whole of it comes to, if that is one thing; `None` if its tokens decide.
       tokens: the tokens that it names and that `states` has, in order.
-      beyond: the token numbers that it names and that `states` lacks.
+      beyond: the token numbers past `states` that it names: missing (C11), or padding.
     """
 
     title: str
@@ -77,7 +133,13 @@ class Source:
     note: str = ""
     fate: Fate | None = None
     tokens: tuple[Token, ...] = ()
-    beyond: tuple[Beyond, ...] = ()
+    beyond: tuple[Run, ...] = ()
+
+    def runs(self, most: int) -> tuple[list[Run], int]:
+        """At most so many runs of its tokens and as many beyond, and how many tokens are left."""
+        runs = runs_of(self.tokens)
+        left_out = (*runs[most:], *self.beyond[most:])
+        return [*runs[:most], *self.beyond[:most]], sum(run.length for run in left_out)
 
 
 @dataclass(frozen=True)
@@ -116,7 +178,7 @@ class Explanation:
         """The fates that occur, in the order of the clauses."""
         occurring = {token.fate for token in self.tokens}
         for source in self.sources:
-            occurring |= {source.fate, *(beyond.fate for beyond in source.beyond)} - {None}
+            occurring |= {source.fate, *(run.first.fate for run in source.beyond)} - {None}
         return tuple(fate for fate in Fate if fate in occurring)
 
     @property
@@ -154,11 +216,6 @@ def count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def span(first: int, last: int) -> str:
-    """A range of numbers: `3` or `3..5`."""
-    return f"{first}" if first == last else f"{first}..{last}"
-
-
 def cell_text(tokens: Sequence[Token]) -> str:
     """What a position says: its token, or its contenders; empty where nothing changes."""
     numbers = [str(token.token) for token in tokens]
@@ -167,21 +224,13 @@ def cell_text(tokens: Sequence[Token]) -> str:
     return "|".join(numbers)
 
 
-def runs(tokens: Iterable[Token]) -> list[tuple[Token, ...]]:
-    """Group neighbours that go to neighbouring places, or nowhere for one and the same reason."""
-    grouped: list[list[Token]] = []
-    for token in tokens:
-        if grouped and _continues(grouped[-1][-1], token):
-            grouped[-1].append(token)
-        else:
-            grouped.append([token])
-    return [tuple(run) for run in grouped]
+def runs_of(tokens: Iterable[Token]) -> list[Run]:
+    """The runs of some tokens, in order."""
 
+    def start(numbered: tuple[int, Token]) -> tuple[object, ...]:
+        index, token = numbered
+        offset = None if token.offset is None else token.offset - index
+        return token.token - index, offset, token.fate, token.why, token.column, token.block
 
-def _continues(last: Token, token: Token) -> bool:
-    if last.offset is not None and token.offset != last.offset + 1:
-        return False
-    same = ("fate", "why", "column", "block")
-    return token.token == last.token + 1 and all(
-        getattr(last, name) == getattr(token, name) for name in same
-    )
+    grouped = [[token for _, token in run] for _, run in groupby(enumerate(tokens), start)]
+    return [Run(tokens[0], len(tokens)) for tokens in grouped]

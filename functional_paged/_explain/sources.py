@@ -3,23 +3,83 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterable, Sequence
 from itertools import groupby
 
+import array_api_compat.numpy as xp
 import numpy as np
 
 from .._errors import SpecError
-from .._spec import BlockTable, ChunkPlan, SlotMapping
+from .._sizes import CacheShape
+from .._slots import destinations, slots_in
+from .._spec import BlockTable, ChunkPlan, IndexSpec, SlotMapping
 from .._value_checks import chunk_rules
-from .fates import Fate
-from .model import Beyond, Source, Token, count
-from .token_fates import TokenFates
+from .model import Fate, Run, Source, Token, count
 
 LEAST_TOLD = 10_000
 """Namings of tokens that are told of any plan."""
 
 MOST_NAMED = 4
 """Chunks that name one token, named one by one."""
+
+
+class TokenFates:
+    """The destinations of the tokens of one spec, as `_slots` has them, and what comes of them.
+
+    Attributes:
+      num_tokens: rows of `states`.
+      num_blocks: of the cache.
+      block_size: of the cache.
+      named: as in `Destinations`, and so are column, block and offset.
+    """
+
+    def __init__(self, spec: IndexSpec, cache_shape: CacheShape, num_tokens: int):
+        self.num_tokens = num_tokens
+        self.num_blocks, _, self.block_size, _ = cache_shape
+        to = destinations(xp, spec, self.block_size, num_tokens)
+        self.named: list[bool] = to.named.tolist()
+        self.column: list[int] = to.column.tolist()
+        self.block: list[int] = to.block.tolist()
+        self.offset: list[int] = to.offset.tolist()
+        self._slot: list[int] = slots_in(xp, spec, cache_shape, num_tokens).tolist()
+        self._sharing: dict[int, list[int]] = defaultdict(list)
+        for token, slot in enumerate(self._slot):
+            self._sharing[slot].append(token)
+
+    def token(
+        self,
+        token: int,
+        negative: Fate,
+        why: str,
+        *,
+        position: int | None = None,
+        column: int | None = None,
+    ) -> Token:
+        """A token that the spec gives a destination; `negative` is the fate of a block < 0."""
+        block, offset, slot = self.block[token], self.offset[token], self._slot[token]
+        if block < 0:
+            fate = negative
+        elif block >= self.num_blocks:
+            fate = Fate.PAST_CACHE
+            why = f"{why} must be < num_blocks = {self.num_blocks}"
+        elif len(self._sharing[slot]) > 1:
+            fate = Fate.CONTESTED
+            why = f"tokens {_listed(self._sharing[slot])} share slot {slot}"
+        else:
+            fate = Fate.STORED
+        stored = None if slot < 0 else slot
+        return Token(token, fate, why, position, column, block, offset, stored)
+
+    def beyond(self, first: int, end: int, padding: tuple[Fate, str] | None) -> tuple[Run, ...]:
+        """Those of the tokens `first` to `end - 1` past `states`; `padding` makes them allowed."""
+        first = max(first, self.num_tokens)
+        fate, why = padding or (Fate.MISSING, f"num_tokens = {self.num_tokens}")
+        return (Run(Token(first, fate, why), end - first),) if first < end else ()
+
+    def rest(self, tokens: Iterable[int], title: str, why: str) -> list[Source]:
+        """A source for the tokens that the spec does not name (C10); none if there are none."""
+        named = tuple(Token(token, Fate.NOT_NAMED, why) for token in tokens)
+        return [Source(title, count(len(named), "token"), tokens=named)] if named else []
 
 
 def table_sources(spec: BlockTable, fates: TokenFates) -> list[Source]:
@@ -54,15 +114,14 @@ def table_sources(spec: BlockTable, fates: TokenFates) -> list[Source]:
                 beyond=fates.beyond(start, end, padding),
             )
         )
-    rest = list(range(cu[-1], fates.num_tokens))
     why = f"the spec names {count(cu[-1], 'token')}"
-    return sources + fates.rest(rest, "no row", why)
+    return sources + fates.rest(range(cu[-1], fates.num_tokens), "no row", why)
 
 
 def broken_total_sources(error: SpecError, fates: TokenFates) -> list[Source]:
     """One source for all tokens where the running total (C21) gives none a row to be trusted."""
-    fate, why = Fate.BROKEN_TOTAL, error.message
-    named = tuple(Token(token, fate, why) for token in range(fates.num_tokens))
+    fate, tokens = Fate.BROKEN_TOTAL, range(fates.num_tokens)
+    named = tuple(Token(token, fate, error.message) for token in tokens)
     return [Source("any row", "", "" if named else str(error), fate, named)]
 
 
@@ -109,7 +168,7 @@ def chunk_sources(spec: ChunkPlan, fates: TokenFates) -> list[Source]:
                 beyond=beyond,
             )
         )
-    rest = [token for token, number in enumerate(_cover(named, num_tokens)) if not number]
+    rest = np.flatnonzero(_cover(named, num_tokens) == 0).tolist()
     return sources + fates.rest(rest, "no chunk", "no chunk names it")
 
 
@@ -127,16 +186,15 @@ def slot_sources(spec: SlotMapping, fates: TokenFates) -> list[Source]:
             tokens.append(Token(token, Fate.PAST_CACHE, why, block=block, offset=offset))
         else:
             tokens.append(fates.token(token, Fate.NEGATIVE_SLOT, ""))
-    beyond: list[Beyond] = []
+    beyond: list[Run] = []
     past = enumerate(given[fates.num_tokens :], fates.num_tokens)
     for negative, run in groupby(past, key=lambda pair: pair[1] < 0):
         numbers = [token for token, _ in run]
         padding = (Fate.NEGATIVE_SLOT, "negative slots") if negative else None
         beyond += fates.beyond(numbers[0], numbers[-1] + 1, padding)
     source = Source("slots", count(len(given), "slot"), tokens=tuple(tokens), beyond=tuple(beyond))
-    rest = list(range(len(given), fates.num_tokens))
     why = f"the spec names {count(len(given), 'token')}"
-    return [source, *fates.rest(rest, "no slot", why)]
+    return [source, *fates.rest(range(len(given), fates.num_tokens), "no slot", why)]
 
 
 def _chunk_problems(chunks: np.ndarray, block_size: int) -> dict[int, str]:
@@ -153,7 +211,7 @@ def _shared(
 ) -> dict[int, str]:
     """Why a token is not stored that several whole chunks name, by the tokens that are told."""
     whole = [chunk for chunk in range(len(named)) if chunk not in problems]
-    numbers = _cover([named[chunk] for chunk in whole], num_tokens)
+    numbers = _cover([named[chunk] for chunk in whole], num_tokens).tolist()
     first: dict[int, list[int]] = defaultdict(list)
     for chunk in whole:
         for token in told[chunk]:
@@ -167,13 +225,20 @@ def _shared(
     return why
 
 
-def _cover(ranges: Sequence[range], num_tokens: int) -> list[int]:
+def _cover(ranges: Sequence[range], num_tokens: int) -> np.ndarray:
     """How many of the ranges each token is in."""
     change = np.zeros(num_tokens + 1, np.int64)
     for tokens in filter(None, ranges):
         change[tokens.start] += 1
         change[tokens.stop] -= 1
-    return change.cumsum()[:num_tokens].tolist()
+    return change.cumsum()[:num_tokens]
+
+
+def _listed(tokens: list[int]) -> str:
+    shown = [str(token) for token in tokens[:4]]
+    if len(tokens) > 4:
+        shown.append(f"{len(tokens) - 4} more")
+    return f"{', '.join(shown[:-1])} and {shown[-1]}"
 
 
 def _shortened(entries: np.ndarray) -> str:

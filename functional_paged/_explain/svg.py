@@ -19,8 +19,7 @@ from .cells import (
     lines_of,
     width_of,
 )
-from .model import Explanation, Source, count
-from .svg_boxes import Box, boxes, cache_cell
+from .model import Explanation, Fate, Run, Source, Token, cell_text, count
 from .svg_document import document, look_of
 
 MARGIN, GAP, LINE = 16, 12, 18
@@ -28,6 +27,9 @@ LEFT_WIDTH, PER_LINE = 400, 8
 
 ALL_BLOCKS = 12
 """A cache of at most so many blocks is drawn whole."""
+
+LONGEST = 8
+"""Cells of a run that are drawn one by one; of a longer run, the ends are."""
 
 MOST_ROWS, MOST_RUNS, MOST_LINES = 12, 48, 16
 """Rows of the spec, their runs and lines of the cache drawn before the rest is counted."""
@@ -77,10 +79,6 @@ class _Drawing:
         draw_text(self.root, x, y, text, kind)
         self.right_edge = max(self.right_edge, x + width_of(text))
 
-    def _cell(self, x: float, y: float, cell: Cell) -> None:
-        draw_cell(self.root, x, y, cell)
-        self.right_edge = max(self.right_edge, x + CELL_WIDTH)
-
     def _header(self, y: float) -> float:
         problem = self.explanation.problem
         lines = ["valid"] if problem is None else wrap(f"INVALID  {problem}", 88)
@@ -110,25 +108,29 @@ class _Drawing:
             self._text(x + width_of(source.title) + GAP, y + 10, line, "faint")
             y += 15
         rows = min(len(self.explanation.sources), MOST_ROWS)
-        drawn, left_out = boxes(source, self.explanation, max(6, MOST_RUNS // rows))
-        y = self._boxes(drawn, x, y + 3)
+        runs, left_out = source.runs(max(6, MOST_RUNS // rows))
+        y = self._runs(runs, x, y + 3)
         if left_out:
             self._text(x, y + 12, f"... {count(left_out, 'more token')}", "faint")
             y += LINE
         return y + 4
 
-    def _boxes(self, drawn: list[Box], left: float, y: float) -> float:
-        x, caption = left, 13 if any(box.caption for box in drawn) else 0
-        height = caption + CELL_HEIGHT + 6
-        for box in drawn:
-            if x > left and x + box.width > left + LEFT_WIDTH:
+    def _runs(self, runs: list[Run], left: float, y: float) -> float:
+        x, captions = left, [_caption(run, self.explanation) for run in runs]
+        above = 13 if any(captions) else 0
+        height = above + CELL_HEIGHT + 6
+        for run, caption in zip(runs, captions, strict=True):
+            cells = _run_cells(run, self.explanation)
+            width = max(len(cells) * CELL_WIDTH, width_of(caption))
+            if x > left and x + width > left + LEFT_WIDTH:
                 x, y = left, y + height
-            if box.caption:
-                self._text(x, y + 10, box.caption, "faint")
-            for index, cell in enumerate(box.cells):
-                self._cell(x + index * CELL_WIDTH, y + caption, cell)
-            x += box.width + GAP
-        return y + height if drawn else y
+            if caption:
+                self._text(x, y + 10, caption, "faint")
+            for index, cell in enumerate(cells):
+                draw_cell(self.root, x + index * CELL_WIDTH, y + above, cell)
+            self.right_edge = max(self.right_edge, x + len(cells) * CELL_WIDTH)
+            x += width + GAP
+        return y + height if runs else y
 
     def _cache(self, x: float, y: float) -> float:
         explanation = self.explanation
@@ -146,7 +148,7 @@ class _Drawing:
             self.root,
             x,
             y + LINE + 4,
-            [(line.label(block_size), [*map(cache_cell, cells)]) for line, cells in drawn],
+            [(line.label(block_size), [*map(_cache_cell, cells)]) for line, cells in drawn],
             ticks=range(0 if cut else block_size),
         )
         self.right_edge = max(self.right_edge, right)
@@ -164,9 +166,7 @@ class _Drawing:
     def _legend(self, x: float, y: float) -> float:
         left, right = x, max(self.right_edge, 480)
         for fate in (*self.explanation.fates, None):
-            label = "unchanged"
-            if fate is not None:
-                label = " ".join(filter(None, [fate.clause, fate.label]))
+            label = str(fate or "unchanged")
             width = CELL_WIDTH + 6 + width_of(label)
             if x > left and x + width > right:
                 x, y = left, y + LINE + 4
@@ -177,3 +177,49 @@ class _Drawing:
             self._text(x + CELL_WIDTH + 6, y + 11, label, "faint")
             x += width + GAP
         return y + STRIP
+
+
+def _cache_cell(tokens: tuple[Token, ...]) -> Cell:
+    """A position of the cache with what goes there."""
+    hints = [_hint(token) for token in tokens[:4]]
+    if len(tokens) > len(hints):
+        hints.append(f"{len(tokens) - len(hints)} more")
+    return Cell(cell_text(tokens), look_of(tokens[0].fate) if tokens else None, "; ".join(hints))
+
+
+def _run_cells(run: Run, explanation: Explanation) -> list[Cell]:
+    indices = range(run.length)
+    if run.length > LONGEST:
+        indices = (*indices[:2], *indices[-2:])
+    tokens = [run[index] for index in indices]
+    cells = [Cell(str(token.token), look_of(token.fate), _hint(token)) for token in tokens]
+    if run.length > LONGEST:
+        cells.insert(2, Cell(f"+{run.length - 4}"))
+    if _framed(run, explanation):
+        # The whole block, so that the positions of a row are seen to go through its blocks.
+        after = explanation.block_size - 1 - (tokens[-1].offset or 0)
+        cells = [Cell()] * (run.first.offset or 0) + cells + [Cell()] * after
+    return cells
+
+
+def _caption(run: Run, explanation: Explanation) -> str:
+    first = run.first
+    if explanation.form == "chunks":
+        return ""  # the row above says it
+    if explanation.form == "slots" and first.slot is not None:
+        return f"slot {run.span('slot')}"
+    if first.block is None:
+        return first.why if first.fate is Fate.NEGATIVE_SLOT else ""
+    return f"block {first.block}" + ("" if _framed(run, explanation) else f":{first.offset}")
+
+
+def _framed(run: Run, explanation: Explanation) -> bool:
+    return run.first.column is not None and explanation.block_size <= LONGEST
+
+
+def _hint(token: Token) -> str:
+    """All of a token in one line."""
+    parts = [f"token {token.token}: {token.fate.told}", token.why]
+    if token.slot is not None:
+        parts.append(f"slot {token.slot} = block {token.block}, offset {token.offset}")
+    return ", ".join(filter(None, parts))

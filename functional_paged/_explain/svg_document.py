@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from xml.etree import ElementTree as ET
 
 from .cells import Look, draw_rect
-from .fates import Fate
-from .model import Explanation, Token, count, runs, span
+from .model import Explanation, Fate, Run, count
 
 # The drawing brings its own paper, so it can be read on any page; dark pages get a dark paper.
 # Blue is stored, grey is left out on purpose, orange breaks the spec: three colours that the
@@ -40,8 +38,6 @@ path.wrong { fill: none; stroke: #e07a1f; }
 }
 """
 
-TILE = 8
-
 # One tile of each pattern, 8 by 8.
 _PATHS = {
     Fate.PADDED: "M-1 9L9 -1",
@@ -64,24 +60,16 @@ MOST_TOLD = 16
 
 def document(explanation: Explanation, drawing: ET.Element, width: float, height: float) -> str:
     """The text of an SVG file around a drawing of this size."""
-    size = (str(math.ceil(width)), str(math.ceil(height)))
-    svg = ET.Element(
-        "svg",
-        {
-            "xmlns": "http://www.w3.org/2000/svg",
-            "width": size[0],
-            "height": size[1],
-            "viewBox": f"0 0 {size[0]} {size[1]}",
-            "role": "img",
-            "aria-labelledby": "fp-title fp-desc",
-        },
-    )
+    width, height = math.ceil(width), math.ceil(height)
+    size = {"width": str(width), "height": str(height), "viewBox": f"0 0 {width} {height}"}
+    reading = {"role": "img", "aria-labelledby": "fp-title fp-desc"}
+    svg = ET.Element("svg", {"xmlns": "http://www.w3.org/2000/svg", **size, **reading})
     title = f"Where each of {count(explanation.num_tokens, 'token')} goes"
     ET.SubElement(svg, "title", {"id": "fp-title"}).text = title
     ET.SubElement(svg, "desc", {"id": "fp-desc"}).text = _description(explanation)
     ET.SubElement(svg, "style").text = STYLE
     svg.append(pattern_definitions(explanation.fates))
-    draw_rect(svg, 0.5, 0.5, float(size[0]) - 1, float(size[1]) - 1, "paper")
+    draw_rect(svg, 0.5, 0.5, width - 1, height - 1, "paper")
     svg.append(drawing)
     ET.indent(svg)
     return ET.tostring(svg, encoding="unicode") + "\n"
@@ -92,23 +80,15 @@ def _description(explanation: Explanation) -> str:
     told.append(f"{explanation.summary}.")
     for source in explanation.sources[:MOST_TOLD]:
         name = f"{source.title}: {source.note}" if source.note else source.title
-        lines = [_run_description(run) for run in runs(source.tokens)[:MOST_TOLD]]
-        for beyond in source.beyond[:MOST_TOLD]:
-            lines.append(f"token {span(beyond.first, beyond.last)} {_fate(beyond.fate)}")
-        told.append(f"{name}: {'; '.join(lines)}." if lines else f"{name}.")
+        runs = "; ".join(_run_description(run) for run in source.runs(MOST_TOLD)[0])
+        told.append(f"{name}: {runs}." if runs else f"{name}.")
     return " ".join(told)
 
 
-def _run_description(run: Sequence[Token]) -> str:
-    first, last = run[0], run[-1]
-    token = f"token {span(first.token, last.token)}"
-    if first.slot is not None and last.slot is not None:
-        token += f" to slot {span(first.slot, last.slot)}"
-    return token if first.fate is Fate.STORED else f"{token} {_fate(first.fate)}"
-
-
-def _fate(fate: Fate) -> str:
-    return f"{fate.label} ({fate.clause})"
+def _run_description(run: Run) -> str:
+    slot = "" if run.first.slot is None else f" to slot {run.span('slot')}"
+    fate = "" if run.first.fate is Fate.STORED else f" {run.first.fate.told}"
+    return f"token {run.span('token')}{slot}{fate}"
 
 
 def look_of(fate: Fate) -> Look:
@@ -122,15 +102,10 @@ def look_of(fate: Fate) -> Look:
 def pattern_definitions(fates: tuple[Fate, ...]) -> ET.Element:
     """The patterns of the fates that occur."""
     definitions = ET.Element("defs")
-    for fate in fates:
-        if fate not in _PATHS:
-            continue
-        size = {"width": str(TILE), "height": str(TILE)}
-        pattern = ET.SubElement(
-            definitions,
-            "pattern",
-            {"id": f"fp-{fate.name.lower()}", "patternUnits": "userSpaceOnUse", **size},
-        )
+    size = {"width": "8", "height": "8"}
+    for fate in filter(_PATHS.get, fates):
+        name = {"id": f"fp-{fate.name.lower()}", "patternUnits": "userSpaceOnUse"}
+        pattern = ET.SubElement(definitions, "pattern", {**name, **size})
         # The fill alone: an edge would draw a grid of tiles.
         kind = look_of(fate).kind
         ET.SubElement(pattern, "rect", {"class": f"{kind} plain", **size})

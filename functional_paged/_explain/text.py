@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from .cells import lines_of
-from .fates import Fate
-from .model import Explanation, Source, Token, cell_text, count, runs, span
+from .model import Explanation, Fate, Run, Source, Token, cell_text, count
 
 MOST = 24
 """Rows of the spec, lines of one row and lines of the cache shown before the rest is counted."""
@@ -66,59 +65,36 @@ def _heading(source: Source) -> Text:
     return Text.assemble((source.title, "bold"), detail, note)
 
 
-def _tokens(source: Source, columns: Sequence[tuple[str, int]], *, show_header: bool) -> Table:
+def _tokens(source: Source, columns: Mapping[str, int], *, show_header: bool) -> Table:
     table = Table(box=None, pad_edge=False, show_header=show_header)
     table.add_column("", width=1)
-    for name, width in columns:
+    for name, width in columns.items():
         table.add_column(name, width=width, justify="right", no_wrap=True)
     table.add_column("what happens", overflow="fold")
-    grouped = runs(source.tokens)
-    for run in grouped[:MOST]:
-        cells = _cells(run)
-        table.add_row("", *(cells[name] for name, _ in columns), _what(run[0].fate, run[0].why))
-    blanks = ["-"] * (len(columns) - 1)
-    if len(grouped) > MOST:
-        tokens = sum(len(run) for run in grouped[MOST:])
-        table.add_row("", "...", *blanks, count(tokens, "more token"))
-    for beyond in source.beyond[:MOST]:
-        table.add_row("", span(beyond.first, beyond.last), *blanks, _what(beyond.fate, beyond.why))
-    if len(source.beyond) > MOST:
-        tokens = sum(beyond.last - beyond.first + 1 for beyond in source.beyond[MOST:])
-        table.add_row("", "...", *blanks, count(tokens, "more token"))
+    runs, left_out = source.runs(MOST)
+    for run in runs:
+        fate, why = run.first.fate, run.first.why
+        label = (f"{fate.symbol} ", "bold"), (str(fate), _style(fate))
+        what = Text.assemble(*label, f": {why}" if why else "")
+        table.add_row("", *(_cell(run, name) for name in columns), what)
+    if left_out:
+        table.add_row("", "...", *["-"] * (len(columns) - 1), count(left_out, "more token"))
     return table
 
 
-def _columns(explanation: Explanation) -> list[tuple[str, int]]:
+def _columns(explanation: Explanation) -> dict[str, int]:
     """Columns and their widths, one for the whole explanation, so that all rows line up."""
-    cells = [_cells(run) for source in explanation.sources for run in runs(source.tokens)]
-    cells += [
-        {"token": span(beyond.first, beyond.last)}
-        for source in explanation.sources
-        for beyond in source.beyond
-    ]
+    runs = [run for source in explanation.sources[:MOST] for run in source.runs(MOST)[0]]
     names = ["token", "position", "block:offset", "slot"]
     if explanation.form != "block_table":
         names.remove("position")
-    return [(name, max(len(name), *(len(c.get(name, "")) for c in cells), 0)) for name in names]
+    return {name: max(map(len, [name, *(_cell(run, name) for run in runs)])) for name in names}
 
 
-def _cells(run: Sequence[Token]) -> dict[str, str]:
-    first, last = run[0], run[-1]
-    cells = {"token": span(first.token, last.token)}
-    cells |= dict.fromkeys(("position", "block:offset", "slot"), "-")
-    if first.position is not None and last.position is not None:
-        cells["position"] = span(first.position, last.position)
-    if first.slot is not None and last.slot is not None:
-        cells["slot"] = span(first.slot, last.slot)
-        cells["block:offset"] = f"{first.block}:{span(first.offset or 0, last.offset or 0)}"
-    return cells
-
-
-def _what(fate: Fate, why: str) -> Text:
-    label = " ".join(filter(None, [fate.clause, fate.label]))
-    return Text.assemble(
-        (f"{fate.symbol} ", "bold"), (label, _style(fate)), f": {why}" if why else ""
-    )
+def _cell(run: Run, name: str) -> str:
+    if name == "block:offset":
+        return "-" if run.first.slot is None else f"{run.first.block}:{run.span('offset')}"
+    return run.span(name) or "-"
 
 
 def _style(fate: Fate) -> str:
