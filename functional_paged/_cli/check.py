@@ -17,13 +17,13 @@ from rich.table import Table
 
 from .._clauses import CLAUSES
 from ..conformance import BackendRun, Case, all_cases, run_backend
-from ..conformance.adapter import DEFAULT_BACKENDS
 from ..conformance.cases.suite import large_cases, small_cases
 from ..conformance.report.page import to_html
 from ..conformance.report.results import counts_of, report
 from ..conformance.run.ledger import Ledger, draft_ledger, read_ledgers, run_with_ledger
 from .outputs import Refused, console, opened, shown
 
+DEFAULT_BACKENDS = ("reference", "jax", "torch")
 _STYLES = {"pass": "green", "fail": "bold red", "xfail": "magenta", "unsupported": "yellow"}
 
 
@@ -98,15 +98,10 @@ def check(
             output.write(texts[output.option])
     idle = [run for run in runs if not counts_of(run.results).keys() & {"pass", "fail", "xfail"}]
     failed = contradictions or any("fail" in counts_of(run.results) for run in runs)
-
-    def show(console: Console) -> None:
-        _show(console, chosen, runs)
-        for text in contradictions:
-            console.print(f"[bold red]ledger:[/] {escape(text)}", highlight=False)
-        for run in idle:
-            console.print(f"[bold red]{escape(run.name)}: supports none of these cases[/]")
-
-    return shown(1 if failed else 2 if idle else 0, show, outputs)
+    last = [f"[bold red]ledger:[/] {escape(text)}" for text in contradictions]
+    last += [f"[bold red]{escape(run.name)}: supports none of these cases[/]" for run in idle]
+    status = 1 if failed else 2 if idle else 0
+    return shown(status, lambda console: _show(console, chosen, runs, last), outputs)
 
 
 def _run_all(
@@ -136,7 +131,9 @@ def _run_all(
     return runs, contradictions
 
 
-def _show(console: Console, cases: Sequence[Case], runs: Sequence[BackendRun]) -> None:
+def _show(
+    console: Console, cases: Sequence[Case], runs: Sequence[BackendRun], last: Sequence[str]
+) -> None:
     console.print(f"{len(cases)} cases, each compared bit for bit over the whole cache")
     table = Table("clause", "what must hold", "cases", *[escape(run.name) for run in runs])
     for clause in CLAUSES:
@@ -153,6 +150,8 @@ def _show(console: Console, cases: Sequence[Case], runs: Sequence[BackendRun]) -
             console.print(f"[yellow]{escape(text)}[/]", highlight=False)
     for run in runs:
         _print_first_failure(console, run)
+    for line in last:
+        console.print(line, highlight=False)
 
 
 def _cell(counts: dict[str, int]) -> str:

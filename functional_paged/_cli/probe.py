@@ -25,21 +25,17 @@ def probe(
     if something cannot be written, 141 where nobody reads the output.
     """
     with opened({"--json": json}) as outputs:
-        report = _findings()
+        (command,) = entry_points(group="functional_paged.commands", name="probe")
+        try:
+            report = command.load()()
+        except ImportError as error:
+            raise Refused(f"nothing to probe: torch cannot be imported: {error}") from None
+        except RuntimeError as error:
+            raise Refused(f"nothing to probe: {error}") from None
         for output in outputs:
             output.write(report.to_json)
     status = 0 if report.stores_one_tensor else 1
     return shown(status, lambda console: _show(console, report), outputs)
-
-
-def _findings() -> Any:
-    (command,) = entry_points(group="functional_paged.commands", name="probe")
-    try:
-        return command.load()()
-    except ImportError as error:
-        raise Refused(f"nothing to probe: torch cannot be imported: {error}") from None
-    except RuntimeError as error:
-        raise Refused(f"nothing to probe: {error}") from None
 
 
 def _show(console: Console, report: Any) -> None:

@@ -8,7 +8,7 @@ from .cases.scenarios import example_steps
 from .cases.steps import Step
 from .cases.suite import all_cases
 from .run.compare import Mismatch
-from .run.run_case import Result, run_case, run_cases
+from .run.run_case import Result, run_case
 from .run.supervise import BackendRun, run_backend
 
 __all__ = [
@@ -29,5 +29,4 @@ __all__ = [
     "find_adapter",
     "run_backend",
     "run_case",
-    "run_cases",
 ]

@@ -79,7 +79,6 @@ class BackendNotFound(LookupError):
 
 ENTRY_POINTS = "functional_paged.adapters"
 """The group of entry points that names adapters: ours, and those of any installed package."""
-DEFAULT_BACKENDS = ("reference", "jax", "torch")
 
 
 def in_words(error: BaseException) -> str:
@@ -107,8 +106,10 @@ def find_adapter(name: str) -> Adapter:
     """
     module, _, attribute = _path_of(name).rpartition(":")
     try:
-        found = _made(_import(module), attribute)
-        wrong = _wrong_member(found)
+        found = operator.attrgetter(attribute)(_import(module))
+        is_maker = isinstance(found, type) or (callable(found) and not hasattr(found, "store"))
+        adapter: Any = found() if is_maker else found
+        wrong = _wrong_member(adapter)
     except (Exception, SystemExit) as error:  # whatever a module does when it is imported
         hint = ""
         if isinstance(error, ModuleNotFoundError) and error.name == module.partition(".")[0]:
@@ -116,22 +117,7 @@ def find_adapter(name: str) -> Adapter:
         raise BackendNotFound(f"backend {name!r} cannot load: {in_words(error)}{hint}") from error
     if wrong is not None:
         raise BackendNotFound(f"the adapter {name!r} must have {wrong}")
-    return found
-
-
-def info_of(adapter: Adapter) -> dict[str, str]:
-    """The adapter's versions and device, if it tells them.
-
-    Raises:
-      BackendNotFound: `info` raises, or returns no dict.
-    """
-    info = getattr(adapter, "info", dict)
-    try:
-        return {str(key): str(value) for key, value in info().items()}
-    except Exception as error:
-        raise BackendNotFound(
-            f"backend {adapter.name!r} cannot load: info() must return a dict: {in_words(error)}"
-        ) from error
+    return adapter
 
 
 def _path_of(name: str) -> str:
@@ -156,12 +142,6 @@ def _import(module: str) -> ModuleType:
     if str(file.parent) not in sys.path:
         sys.path.insert(0, str(file.parent))
     return importlib.import_module(file.stem)
-
-
-def _made(module: ModuleType, attribute: str) -> Any:
-    found = operator.attrgetter(attribute)(module)
-    is_maker = isinstance(found, type) or (callable(found) and not hasattr(found, "store"))
-    return found() if is_maker else found
 
 
 def _wrong_member(adapter: Any) -> str | None:

@@ -12,6 +12,7 @@ link = "..."                   # optional
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -78,17 +79,15 @@ class Ledger:
         applied, errors = [], []
         for result in results:
             known = self.find(result.case)
-            if known is None:
-                applied.append(result)
-                continue
-            words = f"{known.reason} {known.link}".strip()
-            if known.status == "xfail" and result.status == "pass":
-                errors.append(f"{result.case.id} passes, but the ledger says: {known.reason}")
-            status = "xfail" if result.status == "fail" else result.status
-            applied.append(replace(result, status=status, ledger=words))
-        suite = every_case()
+            if known is not None:
+                if known.status == "xfail" and result.status == "pass":
+                    errors.append(f"{result.case.id} passes, but the ledger says: {known.reason}")
+                status = "xfail" if result.status == "fail" else result.status
+                words = f"{known.reason} {known.link}".strip()
+                result = replace(result, status=status, ledger=words)
+            applied.append(result)
         for known in self.known:
-            if not any(known.matches(case) for case in suite):
+            if not any(map(known.matches, every_case())):
                 errors.append(f"id {known.id!r} matches no case")
         return applied, errors
 
@@ -143,19 +142,43 @@ def read_ledger(file: Path) -> Ledger:
         that stands there twice.
     """
     try:
-        text = file.read_text("utf-8")
-        fields = tomllib.loads(text)
+        return _parsed(file.read_text("utf-8"))
     except OSError as error:
         raise LedgerError(f"{file}: {error.strerror}") from error
     except ValueError as error:
         raise LedgerError(f"{file}: {error}") from error
-    _expect(file, "the ledger", fields, {"backend": str, "known": list}, optional={"known"})
-    known = [_known(file, number, entry) for number, entry in enumerate(fields.get("known", []))]
-    ids = [entry.id for entry in known]
-    for id_ in ids:
-        if ids.count(id_) > 1:
-            raise LedgerError(f"{file}: id {id_!r} must stand there once, got {ids.count(id_)}")
+
+
+def _parsed(text: str) -> Ledger:
+    fields = tomllib.loads(text)
+    _expect("the ledger", fields, {"backend": str, "known": list}, optional="known")
+    known = []
+    for number, entry in enumerate(fields.get("known", [])):
+        where, kinds = f"known[{number}]", {"id": str, "status": str, "reason": str, "link": str}
+        _expect(where, entry, kinds, optional="link")
+        if entry["status"] not in ("xfail", "unsupported"):
+            raise LedgerError(
+                f"{where}.status must be 'xfail' or 'unsupported', got {entry['status']!r}"
+            )
+        known.append(Known(**entry))
+    for id_, count in Counter(entry.id for entry in known).items():
+        if count > 1:
+            raise LedgerError(f"id {id_!r} must stand there once, got {count}")
     return Ledger(fields["backend"], tuple(known), text)
+
+
+def _expect(where: str, entry: Any, kinds: dict[str, type], *, optional: str) -> None:
+    if not isinstance(entry, dict):
+        raise LedgerError(f"{where} must be a table, got {entry!r}")
+    for name in entry:
+        if name not in kinds:
+            raise LedgerError(f"{where} must have no field {name!r}")
+    for name, kind in kinds.items():
+        value: Any = entry.get(name)
+        if name == optional and name not in entry:
+            continue
+        if not isinstance(value, kind) or not (kind is list or value.strip()):
+            raise LedgerError(f"{where}.{name} must be a {kind.__name__}, got {value!r}")
 
 
 def draft_ledger(ledger: Ledger, results: Iterable[Result]) -> str:
@@ -163,7 +186,7 @@ def draft_ledger(ledger: Ledger, results: Iterable[Result]) -> str:
 
     What it has stays as it is; a person has to replace the reasons of the new entries.
     """
-    text = ledger.text or f"backend = {_quoted(ledger.backend)}\n"
+    head = f"backend = {_quoted(ledger.backend)}\n"
     new = [
         Known(
             result.case.id,
@@ -173,47 +196,17 @@ def draft_ledger(ledger: Ledger, results: Iterable[Result]) -> str:
         for result in results
         if result.status == "fail"
     ]
-    draft = "\n".join([text, *map(_entry, new)])
+    draft = "\n".join([ledger.text or head, *map(_entry, new)])
     try:
         tomllib.loads(draft)
     except tomllib.TOMLDecodeError:  # entries that stand in one array, to which none can be added
-        head = f"backend = {_quoted(ledger.backend)}\n"
         return "\n".join([head, *map(_entry, (*ledger.known, *new))])
     return draft
 
 
 def _entry(known: Known) -> str:
-    fields = {name: value for name, value in vars(known).items() if value}
-    return "\n".join(
-        ["[[known]]", *(f"{name} = {_quoted(value)}" for name, value in fields.items()), ""]
-    )
-
-
-def _known(file: Path, number: int, entry: Any) -> Known:
-    where = f"known[{number}]"
-    fields = {"id": str, "status": str, "reason": str, "link": str}
-    _expect(file, where, entry, fields, optional={"link"})
-    if entry["status"] not in ("xfail", "unsupported"):
-        raise LedgerError(
-            f"{file}: {where}.status must be 'xfail' or 'unsupported', got {entry['status']!r}"
-        )
-    return Known(**entry)
-
-
-def _expect(
-    file: Path, where: str, entry: Any, kinds: dict[str, type], *, optional: set[str]
-) -> None:
-    if not isinstance(entry, dict):
-        raise LedgerError(f"{file}: {where} must be a table, got {entry!r}")
-    for name in entry:
-        if name not in kinds:
-            raise LedgerError(f"{file}: {where} must have no field {name!r}")
-    for name, kind in kinds.items():
-        if name not in entry and name in optional:
-            continue
-        value = entry.get(name)
-        if not isinstance(value, kind) or not (kind is list or str(value).strip()):
-            raise LedgerError(f"{file}: {where}.{name} must be a {kind.__name__}, got {value!r}")
+    fields = [f"{name} = {_quoted(value)}" for name, value in vars(known).items() if value]
+    return "\n".join(["[[known]]", *fields, ""])
 
 
 def _quoted(text: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
@@ -41,12 +41,6 @@ class Result:
     reason: str = ""
     mismatch: Mismatch | None = None
     ledger: str = ""
-
-
-def run_cases(adapter: Adapter, cases: Iterable[Case]) -> Iterator[Result]:
-    """Run each case and yield its result."""
-    for case in cases:
-        yield run_case(adapter, case)
 
 
 def run_case(adapter: Adapter, case: Case) -> Result:

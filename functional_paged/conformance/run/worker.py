@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from multiprocessing.connection import Connection
 
-from ..adapter import BackendNotFound, find_adapter, info_of
+from ..adapter import Adapter, BackendNotFound, find_adapter, in_words
 from ..cases.suite import find_case
 from .run_case import run_case
 
@@ -30,9 +30,19 @@ def main(backend: str, answers: str, *case_ids: str) -> None:
     try:
         adapter = find_adapter(backend)
         # By `str`: the supervisor cannot import a subclass that an adapter has of its own.
-        channel.send((str(adapter.name), info_of(adapter)))
+        channel.send((str(adapter.name), _info_of(adapter)))
     except BackendNotFound as error:
         return channel.send(error)
     for case in cases:
         result = run_case(adapter, case)
         channel.send((result.status, str(result.reason), result.mismatch))
+
+
+def _info_of(adapter: Adapter) -> dict[str, str]:
+    try:
+        info = getattr(adapter, "info", dict)()
+        return {str(key): str(value) for key, value in info.items()}
+    except Exception as error:
+        raise BackendNotFound(
+            f"backend {adapter.name!r} cannot load: info() must return a dict: {in_words(error)}"
+        ) from error
