@@ -12,15 +12,14 @@ from ._value_checks import check_spec
 if TYPE_CHECKING:
     from ._explain import explain
     from ._jax.jit import compiler_options, jit, store_single_donated
-    from ._jax.load import load_single
-    from ._jax.store import store_single
+    from ._jax.store import load_single, store_single
 
 # What loads with the first use of its name: JAX, and drawing. The rest works without either.
 _LAZY = {
     "compiler_options": "_jax.jit",
     "explain": "_explain",
     "jit": "_jax.jit",
-    "load_single": "_jax.load",
+    "load_single": "_jax.store",
     "store_single": "_jax.store",
     "store_single_donated": "_jax.jit",
 }

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import sys
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import array_api_compat
 import numpy as np
@@ -13,10 +14,46 @@ from ._errors import SpecError
 from ._sizes import INT32_MAX, is_surely_at_most
 from ._types import Array, Integer
 
+Framework: TypeAlias = Literal["JAX", "NumPy", "torch"]
+
+_NO_ARRAYS = (np.ma.MaskedArray, np.matrix)
+"""Not all elements of the one count; the other has two axes whatever is taken of it."""
+
+
+def framework(x: object) -> Framework | Literal["another"] | None:
+    """The framework of an array; `None` for what is no array of the array API."""
+    if isinstance(x, (np.ndarray, np.generic)):
+        return None if isinstance(x, _NO_ARRAYS) else "NumPy"
+    if array_api_compat.is_torch_array(x):
+        return "torch"
+    if array_api_compat.is_jax_array(x):
+        return "JAX"
+    return "another" if array_api_compat.is_array_api_obj(x) else None
+
+
+def type_name(value: object) -> str:
+    """The class of a value with its module, for error texts."""
+    return f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
+
 
 def dtype_name(array: Array) -> str:
     """The dtype's name, one spelling for all frameworks: `bfloat16`, `float8_e4m3fn`, `int32`."""
-    return str(array.dtype).removeprefix("torch.")
+    dtype = array.dtype
+    return _numpy_name(dtype) if isinstance(dtype, np.dtype) else str(dtype).removeprefix("torch.")
+
+
+_numpy_name = functools.cache(str)
+"""The name of a NumPy dtype, which NumPy takes microseconds to spell."""
+
+
+@functools.cache
+def is_moved(dtype: object) -> bool:
+    """Whether elements of a NumPy or JAX dtype are bits that a store can move."""
+    if not isinstance(dtype, np.dtype) or not dtype.isnative:
+        return False  # such as JAX's PRNG keys, whose dtype is not NumPy's
+    if dtype.kind in "biufc":
+        return dtype.char not in "gG"  # long doubles have bits that no framework defines
+    return dtype.type.__module__ == "ml_dtypes"  # bfloat16, float8, int4
 
 
 def placement(array: Array) -> object | None:
@@ -25,14 +62,12 @@ def placement(array: Array) -> object | None:
     NumPy arrays, tracers and uncommitted JAX arrays follow the others. A JAX array that is spread
     over several devices is told by the set of them.
     """
-    if isinstance(array, np.ndarray):
-        return None
-    if array_api_compat.is_torch_array(array):
+    found = framework(array)
+    if found == "torch":
         return array.device
-    if not array_api_compat.is_jax_array(array):
+    if found != "JAX" or isinstance(array, sys.modules["jax"].core.Tracer):
         return None
-    is_tracer = isinstance(array, sys.modules["jax"].core.Tracer)
-    return None if is_tracer or not array.committed else frozenset(array.devices())
+    return array.sharding.device_set if array.committed else None
 
 
 def namespace_of(**arrays: Array) -> Any:
@@ -40,9 +75,8 @@ def namespace_of(**arrays: Array) -> Any:
 
     NumPy arrays follow JAX's.
     """
-    of_jax = [x for x in arrays.values() if array_api_compat.is_jax_array(x)]
-    others = [x for x in arrays.values() if not isinstance(x, np.ndarray)]
-    if of_jax and len(of_jax) == len(others):
+    found = {framework(array) for array in arrays.values()}
+    if "JAX" in found and found <= {"JAX", "NumPy"}:
         return sys.modules["jax"].numpy  # asked for it, array-api-compat moves an array to a device
     try:
         return array_api_compat.array_namespace(*arrays.values())
@@ -57,7 +91,7 @@ def device_for_new(array: Array) -> Any:
 
 
 def slot_dtype(xp: Any, num_slots: int) -> Any:
-    """int32 where every slot fits, else int64; a clear error where the framework has no int64."""
+    """int32 where every slot fits, else int64; C5 where the framework has no int64."""
     if is_surely_at_most(num_slots, INT32_MAX):
         return xp.int32
     if "int64" not in xp.__array_namespace_info__().dtypes(kind="signed integer"):

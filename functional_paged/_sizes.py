@@ -40,14 +40,20 @@ def as_size(name: str, value: SupportsIndex) -> Size:
         return value  # type: ignore[return-value]
     else:
         try:
-            size = operator.index(value)
+            size = None if isinstance(value, bool) else operator.index(value)
         except TypeError:
             size = None
-        if size is None or isinstance(value, bool):
-            raise SpecError("C1", f"{name} must be an integer, got {value!r}")
+    if size is None:
+        raise SpecError("C1", f"{name} must be an integer, got {value!r}")
     if size < 0:
         raise SpecError("C1", f"{name} must be >= 0, got {size}")
     return size
+
+
+_AXES = tuple(
+    f"{name} = cache.shape[{axis}]"
+    for axis, name in enumerate(("num_blocks", "kv_heads", "block_size", "head_dim"))
+)
 
 
 def as_cache_shape(cache_shape: Iterable[SupportsIndex]) -> CacheShape:
@@ -62,12 +68,9 @@ def as_cache_shape(cache_shape: Iterable[SupportsIndex]) -> CacheShape:
             "cache must have 4 axes (num_blocks, kv_heads, block_size, head_dim), "
             f"got {len(sizes)}: {sizes}",
         )
-    num_blocks = as_size("num_blocks = cache.shape[0]", sizes[0])
-    kv_heads = as_size("kv_heads = cache.shape[1]", sizes[1])
-    block_size = as_size("block_size = cache.shape[2]", sizes[2])
-    head_dim = as_size("head_dim = cache.shape[3]", sizes[3])
+    num_blocks, kv_heads, block_size, head_dim = map(as_size, _AXES, sizes)
     if isinstance(block_size, int) and not 1 <= block_size <= MAX_BLOCK_SIZE:
-        raise SpecError("C1", f"block_size = cache.shape[2] must be in 1..2**30, got {block_size}")
+        raise SpecError("C1", f"{_AXES[2]} must be in 1..2**30, got {block_size}")
     return num_blocks, kv_heads, block_size, head_dim
 
 

@@ -108,6 +108,8 @@ class SlotMapping(_Spec):
 
 IndexSpec: TypeAlias = BlockTable | ChunkPlan | SlotMapping
 
+FORMS = (BlockTable, ChunkPlan, SlotMapping)
+
 _pytrees_registered = False
 
 
@@ -119,7 +121,7 @@ def register_pytrees() -> None:
     if _pytrees_registered or not hasattr(tree_util, "register_pytree_with_keys"):
         return
     _pytrees_registered = True
-    for form in (BlockTable, ChunkPlan, SlotMapping):
+    for form in FORMS:
         _register(tree_util, form)
 
 

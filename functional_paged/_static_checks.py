@@ -2,15 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, SupportsIndex
+from dataclasses import dataclass
+from typing import SupportsIndex
 
-from ._array_kinds import LOWERING, Taker, check_arrays, type_name
-from ._arrays import dtype_name, placement
+from ._arrays import Framework, dtype_name, framework, is_moved, placement, type_name
 from ._errors import SpecError
 from ._sizes import CacheShape, as_cache_shape, as_size
-from ._spec import BlockTable, ChunkPlan, IndexSpec, SlotMapping
+from ._spec import FORMS, BlockTable, ChunkPlan, IndexSpec
 from ._types import Array, Size
+
+
+@dataclass(frozen=True)
+class Taker:
+    """An implementation by the name that error texts have, and the frameworks that it takes."""
+
+    name: str
+    frameworks: tuple[Framework, ...]
+
+
+REFERENCE = Taker("functional_paged.reference", ("NumPy",))
+JAX_STORE = Taker("the JAX store of functional_paged", ("JAX", "NumPy"))
+TORCH_STORE = Taker("bridges.store_single_", ("torch",))
+LOWERING = Taker("functional_paged.to_slots", ("JAX", "NumPy", "torch"))
+"""What reads or lowers an index spec without storing: `to_slots`, `check_spec` and their like."""
+
+_FIELDS: dict[str, tuple[int, tuple[str, ...]]] = {
+    "block_table": (2, ("int32",)),
+    "context_kv_lens": (1, ("int32",)),
+    "cu_q_lens": (1, ("int32",)),
+    "chunks": (2, ("int32",)),
+    "slots": (1, ("int32", "int64")),
+}
+"""The number of axes and the dtypes (C4) of each index array."""
 
 
 def check_call(taken_by: Taker, cache: Array, states: Array, index_spec: IndexSpec) -> None:
@@ -28,29 +51,29 @@ def check_call(taken_by: Taker, cache: Array, states: Array, index_spec: IndexSp
 def check_load(taken_by: Taker, cache: Array, index_spec: IndexSpec) -> None:
     """Check one load from `cache`, as `check_call` does a store."""
     check_index_spec(taken_by, index_spec)
-    check_arrays(taken_by, cache=cache)
-    as_cache_shape(cache.shape)
+    check_cache(taken_by, cache)
     check_devices({"cache": cache, **index_spec.arrays()})
+
+
+def check_cache(taken_by: Taker, cache: Array) -> None:
+    """Check the kind and the shape of a cache: C1, C2, C3, C20."""
+    _check_kind(taken_by, "cache", cache)
+    as_cache_shape(cache.shape)
 
 
 def check_tensors(taken_by: Taker, cache: Array, states: Array) -> None:
     """Check what a store of one tensor needs beyond its index spec: C1, C2, the arrays' kinds."""
-    check_arrays(taken_by, cache=cache, states=states)
-    as_cache_shape(cache.shape)
-    if states.ndim != 3:
+    check_cache(taken_by, cache)
+    _check_kind(taken_by, "states", states)
+    shape = states.shape
+    if len(shape) != 3:
         raise SpecError(
             "C1",
-            f"states must have 3 axes (num_tokens, kv_heads, head_dim), got {_shape(states)}",
+            f"states must have 3 axes (num_tokens, kv_heads, head_dim), got {tuple(shape)}",
         )
     _, kv_heads, _, head_dim = cache.shape
-    if states.shape[1] != kv_heads:
-        raise SpecError(
-            "C1", f"states.shape[1] = {states.shape[1]} must equal kv_heads = {kv_heads} of cache"
-        )
-    if states.shape[2] != head_dim:
-        raise SpecError(
-            "C1", f"states.shape[2] = {states.shape[2]} must equal head_dim = {head_dim} of cache"
-        )
+    _check_axis("states", states, 1, "kv_heads", kv_heads, " of cache")
+    _check_axis("states", states, 2, "head_dim", head_dim, " of cache")
     if states.dtype != cache.dtype:
         raise SpecError(
             "C2",
@@ -61,14 +84,33 @@ def check_tensors(taken_by: Taker, cache: Array, states: Array) -> None:
 
 def check_index_spec(taken_by: Taker, index_spec: IndexSpec) -> None:
     """Check the form of an index spec, and the kinds, ranks, shapes and dtypes of its arrays."""
-    check = _CHECKS.get(type(index_spec))
-    if check is None:
+    if type(index_spec) not in FORMS:
         raise SpecError(
             "C1",
             "index_spec must be a BlockTable, ChunkPlan or SlotMapping, "
             f"got {type_name(index_spec)}",
         )
-    check(taken_by, index_spec)
+    for name, array in vars(index_spec).items():
+        if name == "cu_q_lens" and array is None:
+            continue
+        ndim, dtypes = _FIELDS[name]
+        _check_kind(taken_by, name, array)
+        if dtype_name(array) not in dtypes:
+            raise SpecError("C4", f"{name} must be {' or '.join(dtypes)}, got {dtype_name(array)}")
+        shape = array.shape
+        if len(shape) != ndim:
+            raise SpecError("C1", f"{name} must have {ndim} axes, got {len(shape)}: {tuple(shape)}")
+    if isinstance(index_spec, BlockTable):
+        batch = index_spec.block_table.shape[0]
+        _check_axis("context_kv_lens", index_spec.context_kv_lens, 0, "batch", batch)
+        if index_spec.cu_q_lens is not None:
+            _check_axis("cu_q_lens", index_spec.cu_q_lens, 0, "batch + 1", batch + 1)
+    elif isinstance(index_spec, ChunkPlan) and index_spec.chunks.shape[1] != 4:
+        raise SpecError(
+            "C1",
+            "chunks must have 4 columns (src_token_start, dst_block_id, dst_block_offset, "
+            f"chunk_len), got {index_spec.chunks.shape[1]}",
+        )
 
 
 def check_lowering(
@@ -84,11 +126,9 @@ def check_devices(arrays: dict[str, Array]) -> None:
     first_name, first_place = "", None
     for name, array in arrays.items():
         place = placement(array)
-        if place is None:
-            continue
         if first_place is None:
             first_name, first_place = name, place
-        elif place != first_place:
+        elif place is not None and place != first_place:
             raise SpecError(
                 "C3",
                 f"{name} must be on the device of {first_name} = {_place_name(first_place)}, "
@@ -96,57 +136,46 @@ def check_devices(arrays: dict[str, Array]) -> None:
             )
 
 
-def _check_block_table(taken_by: Taker, spec: BlockTable) -> None:
-    _check_index_array(taken_by, "block_table", spec.block_table, 2)
-    _check_index_array(taken_by, "context_kv_lens", spec.context_kv_lens, 1)
-    batch = spec.block_table.shape[0]
-    _check_length("context_kv_lens", spec.context_kv_lens, batch, "batch")
-    if spec.cu_q_lens is not None:
-        _check_index_array(taken_by, "cu_q_lens", spec.cu_q_lens, 1)
-        _check_length("cu_q_lens", spec.cu_q_lens, batch + 1, "batch + 1")
+def _check_kind(taken_by: Taker, name: str, array: Array) -> None:
+    """Check that an implementation takes arrays of this kind, in constant time.
+
+    Neither shapes nor values are read. Views that torch conjugates or negates as they are read are
+    taken. What is C1, C2 or C20 of a tensor is C4 of an index array.
+    """
+    is_index = name not in ("cache", "states")
+    found = framework(array)
+    if found is None:
+        clause = "C1"
+        text = f"must be an {'int32 ' if is_index else ''}array, got {type_name(array)}"
+    elif found not in taken_by.frameworks:
+        noun = "tensor" if taken_by.frameworks == ("torch",) else "array"
+        taken = f"{' or '.join(taken_by.frameworks)} {noun}"
+        text = f"{name} must be a {taken} for {taken_by.name}, got {type_name(array)}"
+        raise SpecError("C3", text)
+    elif found != "torch":
+        if is_index or is_moved(array.dtype):  # C4 names the dtypes of index arrays
+            return
+        clause, text = "C2", f"must hold numbers in native byte order, got dtype {array.dtype}"
+    elif array.is_quantized:
+        clause, text = "C2", "must not be quantised, since a store would lose its scale"
+    elif array.is_nested:
+        clause, text = "C20", "must be strided, got a nested tensor"
+    elif str(array.layout) != "torch.strided":
+        clause, text = "C20", f"must be strided, got layout {array.layout}"
+    else:
+        return
+    raise SpecError("C4" if is_index else clause, f"{name} {text}")
 
 
-def _check_chunk_plan(taken_by: Taker, spec: ChunkPlan) -> None:
-    _check_index_array(taken_by, "chunks", spec.chunks, 2)
-    if spec.chunks.shape[1] != 4:
+def _check_axis(
+    name: str, array: Array, axis: int, meaning: str, expected: Size, of: str = ""
+) -> None:
+    if array.shape[axis] != expected:
         raise SpecError(
             "C1",
-            "chunks must have 4 columns (src_token_start, dst_block_id, dst_block_offset, "
-            f"chunk_len), got {spec.chunks.shape[1]}",
-        )
-
-
-def _check_slot_mapping(taken_by: Taker, spec: SlotMapping) -> None:
-    _check_index_array(taken_by, "slots", spec.slots, 1, ("int32", "int64"))
-
-
-_CHECKS: dict[type, Callable[[Taker, Any], None]] = {
-    BlockTable: _check_block_table,
-    ChunkPlan: _check_chunk_plan,
-    SlotMapping: _check_slot_mapping,
-}
-
-
-def _check_index_array(
-    taken_by: Taker, name: str, array: Array, ndim: int, dtypes: tuple[str, ...] = ("int32",)
-) -> None:
-    check_arrays(taken_by, **{name: array})
-    if dtype_name(array) not in dtypes:
-        raise SpecError("C4", f"{name} must be {' or '.join(dtypes)}, got {dtype_name(array)}")
-    if array.ndim != ndim:
-        raise SpecError("C1", f"{name} must have {ndim} axes, got {array.ndim}: {_shape(array)}")
-
-
-def _check_length(name: str, array: Array, expected: int, meaning: str) -> None:
-    if array.shape[0] != expected:
-        raise SpecError(
-            "C1", f"{name}.shape[0] = {array.shape[0]} must equal {meaning} = {expected}"
+            f"{name}.shape[{axis}] = {array.shape[axis]} must equal {meaning} = {expected}{of}",
         )
 
 
 def _place_name(place: object) -> str:
-    return " and ".join(sorted(map(str, place))) if isinstance(place, frozenset) else str(place)
-
-
-def _shape(array: Array) -> str:
-    return str(tuple(array.shape))
+    return " and ".join(sorted(map(str, place))) if isinstance(place, set) else str(place)

@@ -8,11 +8,12 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from ._array_kinds import LOWERING, REFERENCE, TORCH_STORE
 from ._clauses import CLAUSES, SPEC_VERSION, Clause
 from ._sizes import INT32_MAX, as_cache_shape, as_size
 from ._slots import destinations, slots_in
 from ._static_checks import (
+    REFERENCE,
+    TORCH_STORE,
     check_call,
     check_devices,
     check_index_spec,
@@ -23,29 +24,6 @@ from ._types import Int32, Integer, Shaped
 
 if TYPE_CHECKING:
     from ._explain import cells
-
-__all__ = [
-    "CLAUSES",
-    "INT32_MAX",
-    "LOWERING",
-    "REFERENCE",
-    "SPEC_VERSION",
-    "TORCH_STORE",
-    "Clause",
-    "Int32",
-    "Integer",
-    "Shaped",
-    "as_cache_shape",
-    "as_size",
-    "cells",
-    "check_call",
-    "check_devices",
-    "check_index_spec",
-    "check_load",
-    "check_tensors",
-    "destinations",
-    "slots_in",
-]
 
 
 def __getattr__(name: str) -> ModuleType:

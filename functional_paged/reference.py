@@ -12,7 +12,6 @@ from typing import SupportsIndex, TypeAlias
 import numpy as np
 
 from . import _static_checks as static_checks
-from ._array_kinds import REFERENCE
 from ._sizes import CacheShape, as_size
 from ._spec import BlockTable, ChunkPlan, IndexSpec, SlotMapping
 from ._types import Shaped
@@ -45,7 +44,7 @@ def store_single(cache: Cache, states: States, index_spec: IndexSpec) -> Cache:
       >>> store_single(cache, states, BlockTable(np.int32([[1]]), np.int32([1]))).ravel()
       array([0, 0, 0, 5], dtype=int8)
     """
-    static_checks.check_call(REFERENCE, cache, states, index_spec)
+    static_checks.check_call(static_checks.REFERENCE, cache, states, index_spec)
     cache = cache.copy()
     for token, block, offset in stored_tokens(index_spec, cache.shape, states.shape[0]):
         cache[block, :, offset] = states[token]  # C16
@@ -54,7 +53,7 @@ def store_single(cache: Cache, states: States, index_spec: IndexSpec) -> Cache:
 
 def load_single(cache: Cache, index_spec: IndexSpec, num_tokens: SupportsIndex) -> States:
     """Return the row at each token's slot; zeros for a token that is not stored."""
-    static_checks.check_load(REFERENCE, cache, index_spec)
+    static_checks.check_load(static_checks.REFERENCE, cache, index_spec)
     num_tokens = as_size("num_tokens", num_tokens)
     states = np.zeros((num_tokens, cache.shape[1], cache.shape[3]), cache.dtype)
     for token, block, offset in stored_tokens(index_spec, cache.shape, num_tokens):

@@ -61,7 +61,7 @@ class Entry:
 NUMPY, JAX, TORCH = {"NumPy": np.copy}, {"JAX": jnp.array}, {"torch": torch.tensor}
 SIZES = {"cache_shape": SHAPE, "num_tokens": 2}
 BOTH, CACHE = ("cache", "states"), ("cache",)
-REFERENCE, STORE = "functional_paged.reference", "functional_paged.store_single"
+REFERENCE, STORE = "functional_paged.reference", "the JAX store of functional_paged"
 BRIDGE, LOWERING = "bridges.store_single_", "functional_paged.to_slots"
 ENTRIES = {
     "reference.store": Entry(REFERENCE, reference.store_single, NUMPY, BOTH),

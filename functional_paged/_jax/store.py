@@ -1,15 +1,26 @@
-"""The pure JAX store."""
+"""The pure JAX store, and the load that undoes it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
+from typing import Any, SupportsIndex
 
 import jax
+import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
 
+try:
+    from jax.sharding import auto_axes
+except ImportError:  # where older versions have it
+    from jax.experimental.shard import auto_axes  # pyright: ignore[reportMissingImports]
+
+from .._sizes import as_size
+from .._slots import slots_in
 from .._spec import IndexSpec, narrowed
-from .leaves import moved
-from .scatter import scatter
-from .trees import Caches, States, check_trees, values_now
+from .._types import Array, PyTree, Size
+from .scatter import gather, places_of, scatter
+from .trees import Caches, States, check_caches, check_trees, values_now
 
 
 def store_single(cache: Caches, states: States, index_spec: IndexSpec) -> Caches:
@@ -46,9 +57,77 @@ def store_single(cache: Caches, states: States, index_spec: IndexSpec) -> Caches
     return _store_leaves(*values_now((cache, states)), narrowed(index_spec))
 
 
+def load_single(cache: Caches, index_spec: IndexSpec, num_tokens: SupportsIndex) -> States:
+    """Return the row at each token's slot: the read that undoes the store.
+
+    Args:
+      cache: as in `store_single`. Left alone.
+      index_spec: any of the three forms.
+      num_tokens: rows to return; any integer.
+
+    Returns:
+      States of shape `(num_tokens, kv_heads, head_dim)` a cache, bit for bit; zeros for tokens
+      that are not stored.
+
+    Raises:
+      SpecError: as `store_single`.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from functional_paged import SlotMapping
+      >>> cache = jnp.arange(4.0).reshape(2, 1, 2, 1)
+      >>> load_single(cache, SlotMapping(jnp.array([3, -1])), 2).ravel()
+      Array([3., 0.], dtype=float32)
+    """
+    check_caches(cache, index_spec)
+    return _load_leaves(values_now(cache), narrowed(index_spec), as_size("num_tokens", num_tokens))
+
+
 # The jit is for eager callers: one dispatch instead of one an operation. A caller's own trace
 # takes the lines in.
 @partial(jax.jit, inline=True)
 def _store_leaves(cache: Caches, states: States, index_spec: IndexSpec) -> Caches:
     num_tokens = next((leaf.shape[0] for leaf in jax.tree.leaves(states)), 0)
-    return moved(scatter, lambda spec: spec, num_tokens, index_spec, cache, states)
+    return _moved(scatter, lambda spec: spec, num_tokens, index_spec, cache, states)
+
+
+@partial(jax.jit, inline=True, static_argnums=2)
+def _load_leaves(cache: Caches, index_spec: IndexSpec, num_tokens: int) -> States:
+    by_head = lambda spec: PartitionSpec(None, spec[1], spec[3])  # noqa: E731
+    return _moved(gather, by_head, num_tokens, index_spec, cache)
+
+
+def _moved(
+    move: Callable[..., Array],
+    spread: Callable[[Any], PartitionSpec],
+    num_tokens: Size,
+    index_spec: IndexSpec,
+    cache: Caches,
+    *states: PyTree,
+) -> PyTree:
+    """The results of `move(cache, *states, places)` by leaf.
+
+    On a mesh of Explicit axes each has the sharding that `spread` makes of its cache's.
+    """
+    if not jax.tree.leaves(cache):
+        return cache
+
+    def move_leaves(index_spec: IndexSpec, *trees: PyTree) -> PyTree:
+        shape = jax.tree.leaves(trees)[0].shape
+        # As JAX arrays, since under disable_jit NumPy's come through.
+        slots = slots_in(jnp, index_spec.map(jnp.asarray), shape, num_tokens)
+        places = places_of(slots, shape[0], shape[2])
+        return jax.tree.map(lambda *leaves: move(*leaves, places), *trees)
+
+    given = (index_spec, cache, *states)
+    meshes = [jax.typeof(leaf).sharding.mesh for leaf in jax.tree.leaves(given)]
+    mesh = next((mesh for mesh in meshes if mesh.explicit_axes), None)
+    if mesh is None:
+        return move_leaves(*given)
+    # JAX cannot tell how the result of a scatter to computed places is spread; we can. In between
+    # the axes are Auto, and XLA keeps each part of a cache on its device.
+    shardings = jax.tree.map(
+        lambda leaf: NamedSharding(mesh, spread(jax.typeof(leaf).sharding.spec)), cache
+    )
+    auto: Any = auto_axes(move_leaves, axes=mesh.explicit_axes, out_sharding=shardings)
+    return auto(*given)

@@ -9,11 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from .._array_kinds import JAX_STORE
 from .._arrays import dtype_name, slot_dtype
 from .._errors import SpecError
 from .._spec import IndexSpec, register_pytrees
-from .._static_checks import check_call, check_load
+from .._static_checks import (
+    JAX_STORE,
+    check_cache,
+    check_devices,
+    check_index_spec,
+    check_tensors,
+)
 from .._types import Array, PyTree, Shaped
 
 register_pytrees()
@@ -24,43 +29,44 @@ States: TypeAlias = PyTree[Shaped[Array, "num_tokens kv_heads head_dim"]]
 
 def check_trees(cache: Caches, states: States, index_spec: IndexSpec) -> None:
     """Check C1-C4 for each leaf of a store, and that the leaves belong together."""
-    cache_tree, states_tree = jax.tree.structure(cache), jax.tree.structure(states)
+    caches, cache_tree = jax.tree.flatten(cache)
+    rows, states_tree = jax.tree.flatten(states)
     if cache_tree != states_tree:
         raise SpecError(
             "C1", f"states must have the tree of cache = {cache_tree}, got {states_tree}"
         )
-    leaves = list(zip(jax.tree.leaves(cache), jax.tree.leaves(states), strict=True))
-    for cache_leaf, states_leaf in leaves:
-        check_call(JAX_STORE, cache_leaf, states_leaf, index_spec)
-    _check_layout(cache)
-    for position, (_, states_leaf) in enumerate(leaves):
-        num_tokens = leaves[0][1].shape[0]
-        if states_leaf.shape[0] != num_tokens:
-            raise SpecError(
-                "C1",
-                f"leaf {position} of states must have num_tokens = {num_tokens} of leaf 0, "
-                f"got {states_leaf.shape[0]}",
-            )
+    check_index_spec(JAX_STORE, index_spec)
+    indices = index_spec.arrays()
+    for cache_leaf, states_leaf in zip(caches, rows, strict=True):
+        check_tensors(JAX_STORE, cache_leaf, states_leaf)
+        check_devices({"cache": cache_leaf, "states": states_leaf, **indices})
+    _check_layout(caches)
+    _check_agree("states", rows, 0, "num_tokens")
 
 
 def check_caches(cache: Caches, index_spec: IndexSpec) -> None:
     """Check C1-C4 for each leaf of a load, and that the leaves belong together."""
-    for leaf in jax.tree.leaves(cache):
-        check_load(JAX_STORE, leaf, index_spec)
-    _check_layout(cache)
+    check_index_spec(JAX_STORE, index_spec)
+    indices = index_spec.arrays()
+    leaves = jax.tree.leaves(cache)
+    for leaf in leaves:
+        check_cache(JAX_STORE, leaf)
+        check_devices({"cache": leaf, **indices})
+    _check_layout(leaves)
 
 
 def check_donation(cache: Caches, states: States, index_spec: IndexSpec) -> None:
     """Check that each cache can be given away: C17 where one is gone, or is given twice."""
-    for name, tree in (("cache", cache), ("states", states), ("index_spec", index_spec)):
-        for position, leaf in enumerate(jax.tree.leaves(tree)):
+    caches = jax.tree.leaves(cache)
+    given = {"cache": caches, "states": jax.tree.leaves(states)}
+    for name, leaves in {**given, "index_spec": index_spec.arrays().values()}.items():
+        for position, leaf in enumerate(leaves):
             if _is_concrete(leaf) and leaf.is_deleted():
                 raise SpecError(
                     "C17", f"leaf {position} of {name} must be alive, got a deleted one"
                 )
-    leaves = jax.tree.leaves(cache)
     holders: dict[Any, int] = {}
-    for position, leaf in enumerate(leaves if len(leaves) > 1 else ()):
+    for position, leaf in enumerate(caches if len(caches) > 1 else ()):
         for buffer in _buffers(leaf):
             holder = holders.setdefault(buffer, position)
             if holder != position:
@@ -90,10 +96,9 @@ def _is_concrete(array: Array) -> bool:
     return isinstance(array, jax.Array) and not isinstance(array, Tracer)
 
 
-def _check_layout(cache: Caches) -> None:
+def _check_layout(caches: list[Array]) -> None:
     """Check that JAX holds all caches of a tree, and that one slot fits them all."""
-    leaves = jax.tree.leaves(cache)
-    for position, leaf in enumerate(leaves):
+    for leaf in caches:
         if jax.dtypes.canonicalize_dtype(leaf.dtype) != leaf.dtype:
             raise SpecError(
                 "C2",
@@ -102,10 +107,16 @@ def _check_layout(cache: Caches) -> None:
             )
         # C5, also for slots that are given as they are.
         slot_dtype(jnp, leaf.shape[0] * leaf.shape[2])
-        for axis, name in ((0, "num_blocks"), (2, "block_size")):
-            if leaf.shape[axis] != leaves[0].shape[axis]:
-                raise SpecError(
-                    "C1",
-                    f"leaf {position} of cache must have {name} = {leaves[0].shape[axis]} "
-                    f"of leaf 0, got {leaf.shape[axis]}",
-                )
+    _check_agree("cache", caches, 0, "num_blocks")
+    _check_agree("cache", caches, 2, "block_size")
+
+
+def _check_agree(tree: str, leaves: list[Array], axis: int, meaning: str) -> None:
+    """Check that all leaves have the first one's size along an axis: C1."""
+    for position, leaf in enumerate(leaves[1:], 1):
+        size, first = leaf.shape[axis], leaves[0].shape[axis]
+        if size != first:
+            raise SpecError(
+                "C1",
+                f"leaf {position} of {tree} must have {meaning} = {first} of leaf 0, got {size}",
+            )
