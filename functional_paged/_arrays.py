@@ -62,12 +62,10 @@ def placement(array: Array) -> object | None:
     NumPy arrays, tracers and uncommitted JAX arrays follow the others. A JAX array that is spread
     over several devices is told by the set of them.
     """
-    found = framework(array)
-    if found == "torch":
-        return array.device
-    if found != "JAX" or isinstance(array, sys.modules["jax"].core.Tracer):
-        return None
-    return array.sharding.device_set if array.committed else None
+    if array_api_compat.is_jax_array(array):
+        is_tracer = isinstance(array, sys.modules["jax"].core.Tracer)
+        return None if is_tracer or not array.committed else array.sharding.device_set
+    return array.device if array_api_compat.is_torch_array(array) else None
 
 
 def namespace_of(**arrays: Array) -> Any:
