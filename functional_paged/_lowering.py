@@ -1,4 +1,4 @@
-"""The lowerings that callers use: the checks, then the arithmetic of `_slots` and `_chunks`."""
+"""The lowerings that callers use: the checks, then the arithmetic of `_slots`."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from typing import Any, SupportsIndex
 from array_api_compat import is_jax_namespace
 
 from ._arrays import namespace_of
-from ._chunks import chunks_in
 from ._sizes import CacheShape
-from ._slots import dtype_of_slots, slots_in
+from ._slots import chunks_in, dtype_of_slots, slots_in
 from ._spec import ChunkPlan, IndexSpec, SlotMapping
 from ._static_checks import check_devices, check_lowering
 from ._types import Array, Size
@@ -58,9 +57,9 @@ def plan_chunks(
     The plan stores exactly what the spec stores. Shapes are static and nothing waits for a device.
 
     Args:
-      index_spec: any of the three forms, of NumPy, JAX or torch arrays.
+      index_spec: as in `to_slots`, like the sizes.
       cache_shape: `(num_blocks, kv_heads, block_size, head_dim)`.
-      num_tokens: rows of `states`; any integer, as the four sizes are.
+      num_tokens: rows of `states`.
 
     Returns:
       `ChunkPlan` in order of `src_token_start`. Its number of rows is a bound that depends on

@@ -20,18 +20,9 @@ MAX_BLOCK_SIZE = 2**30
 
 
 def as_size(name: str, value: SupportsIndex) -> Size:
-    """Make a size or count a Python integer.
+    """Make a size or count a Python integer: C1 for a negative one, and for what is none.
 
-    A size that is symbolic, in a JAX export or a torch graph, is taken to be right.
-
-    Raises:
-      SpecError: C1 for what is no integer (a bool is none), and for a negative one.
-
-    Example:
-      >>> as_size("num_tokens", 2.0)
-      Traceback (most recent call last):
-      ...
-      functional_paged.SpecError: C1: num_tokens must be an integer, got 2.0
+    A bool is none. A size that is symbolic, in a JAX export or a torch graph, is taken to be right.
     """
     # torch.compile traces a symbolic size as an int, which operator.index would make a constant.
     if isinstance(value, int) and not isinstance(value, bool):
@@ -50,12 +41,6 @@ def as_size(name: str, value: SupportsIndex) -> Size:
     return size
 
 
-_AXES = tuple(
-    f"{name} = cache.shape[{axis}]"
-    for axis, name in enumerate(("num_blocks", "kv_heads", "block_size", "head_dim"))
-)
-
-
 def as_cache_shape(cache_shape: Iterable[SupportsIndex]) -> CacheShape:
     """Make the shape of a cache four Python integers, and check them for C1."""
     try:
@@ -68,9 +53,12 @@ def as_cache_shape(cache_shape: Iterable[SupportsIndex]) -> CacheShape:
             "cache must have 4 axes (num_blocks, kv_heads, block_size, head_dim), "
             f"got {len(sizes)}: {sizes}",
         )
-    num_blocks, kv_heads, block_size, head_dim = map(as_size, _AXES, sizes)
+    num_blocks = as_size("num_blocks = cache.shape[0]", sizes[0])
+    kv_heads = as_size("kv_heads = cache.shape[1]", sizes[1])
+    block_size = as_size("block_size = cache.shape[2]", sizes[2])
+    head_dim = as_size("head_dim = cache.shape[3]", sizes[3])
     if isinstance(block_size, int) and not 1 <= block_size <= MAX_BLOCK_SIZE:
-        raise SpecError("C1", f"{_AXES[2]} must be in 1..2**30, got {block_size}")
+        raise SpecError("C1", f"block_size = cache.shape[2] must be in 1..2**30, got {block_size}")
     return num_blocks, kv_heads, block_size, head_dim
 
 

@@ -37,12 +37,7 @@ _FIELDS: dict[str, tuple[int, tuple[str, ...]]] = {
 
 
 def check_call(taken_by: Taker, cache: Array, states: Array, index_spec: IndexSpec) -> None:
-    """Check one store of `states` into `cache` for C1-C4.
-
-    Raises:
-      SpecError: C1 (ranks and shapes), C2 (the store would cast), C3 (devices), C4 (index dtypes);
-        C1-C4 and C20 for arrays of a kind that `taken_by` does not take.
-    """
+    """Check one store for C1-C4, and C20 for tensors that are not strided."""
     check_index_spec(taken_by, index_spec)
     check_tensors(taken_by, cache, states)
     check_devices({"cache": cache, "states": states, **index_spec.arrays()})

@@ -44,8 +44,17 @@ def check_spec(
     host = index_spec.map(to_numpy)
     check_form, past_the_cache = _BY_FORM[type(host)]
     check_form(host, cache_shape[2], num_tokens)
-    _check_blocks(host, cache_shape, num_tokens, past_the_cache)
-    _check_distinct(host, cache_shape, num_tokens)
+    num_blocks, _, block_size, _ = cache_shape
+    to = destinations(xp, host, block_size, num_tokens)
+    columns = (to.source, to.column, to.block, to.block * block_size + to.offset)
+    sizes = {"num_blocks": num_blocks, "num_slots": num_blocks * block_size}
+    _refuse("C12", to.named & (to.block >= num_blocks), past_the_cache, *columns, **sizes)
+    slots = slots_in(xp, host, cache_shape, num_tokens)
+    order = np.argsort(slots, kind="stable")
+    slot = slots[order[1:]]
+    text = "tokens {1} and {2} must not share slot {3} (block {4}, offset {5})"
+    columns = (order[:-1], order[1:], slot, slot // block_size, slot % block_size)
+    _refuse("C15", (slot == slots[order[:-1]]) & (slot >= 0), text, *columns)
 
 
 def _check_table(table: BlockTable, block_size: int, num_tokens: int) -> None:
@@ -108,25 +117,6 @@ _BY_FORM: dict[type, tuple[Callable[[Any, int, int], None], str]] = {
     SlotMapping: (_check_slots, "slots[{0}] = {4} must be < num_blocks * block_size = {num_slots}"),
 }
 """What is checked of each form alone, and how it tells of a block past the cache."""
-
-
-def _check_blocks(
-    spec: IndexSpec, cache_shape: CacheShape, num_tokens: int, past_the_cache: str
-) -> None:
-    num_blocks, _, block_size, _ = cache_shape
-    to = destinations(xp, spec, block_size, num_tokens)
-    columns = (to.source, to.column, to.block, to.block * block_size + to.offset)
-    sizes = {"num_blocks": num_blocks, "num_slots": num_blocks * block_size}
-    _refuse("C12", to.named & (to.block >= num_blocks), past_the_cache, *columns, **sizes)
-
-
-def _check_distinct(spec: IndexSpec, cache_shape: CacheShape, num_tokens: int) -> None:
-    slots = slots_in(xp, spec, cache_shape, num_tokens)
-    order = np.argsort(slots, kind="stable")
-    slot, block_size = slots[order[1:]], cache_shape[2]
-    text = "tokens {1} and {2} must not share slot {3} (block {4}, offset {5})"
-    columns = (order[:-1], order[1:], slot, slot // block_size, slot % block_size)
-    _refuse("C15", (slot == slots[order[:-1]]) & (slot >= 0), text, *columns)
 
 
 def _refuse(clause: str, wrong: np.ndarray, text: str, *columns: np.ndarray, **sizes: int) -> None:

@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 
 # Sharding tests need several devices, and JAX reads this once, when it starts.
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
@@ -67,19 +66,14 @@ def traceable(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
     from bridges import _plan
-    from functional_paged import _chunks, _lowering, _slots
+    from functional_paged import _lowering, _slots
 
-    def unchecked(module: ModuleType) -> ModuleType:
-        spec = importlib.util.spec_from_file_location(module.__name__, module.__file__)
-        assert spec is not None
-        assert spec.loader is not None
-        plain = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(plain)
-        return plain
-
-    slots, chunks = unchecked(_slots), unchecked(_chunks)
-    monkeypatch.setattr(chunks, "slots_in", slots.slots_in)
-    monkeypatch.setattr(_plan, "slots_in", slots.slots_in)
-    monkeypatch.setattr(_lowering, "slots_in", slots.slots_in)
-    monkeypatch.setattr(_lowering, "chunks_in", chunks.chunks_in)
+    spec = importlib.util.spec_from_file_location(_slots.__name__, _slots.__file__)
+    assert spec is not None
+    assert spec.loader is not None
+    plain = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(plain)
+    monkeypatch.setattr(_plan, "slots_in", plain.slots_in)
+    monkeypatch.setattr(_lowering, "slots_in", plain.slots_in)
+    monkeypatch.setattr(_lowering, "chunks_in", plain.chunks_in)
     torch.compiler.reset()

@@ -36,7 +36,9 @@ _move_p = Primitive("move_bits")
 @contextlib.contextmanager
 def passes_off() -> Iterator[None]:
     """Trace for a compilation in which the float-normalization passes are off."""
-    with _passes_off(True) if _passes_off is not None else contextlib.nullcontext():
+    # Under disable_jit nothing is compiled, so no option is on.
+    compiled = not jax.config.jax_disable_jit  # pyright: ignore[reportAttributeAccessIssue]
+    with _passes_off(True) if compiled and _passes_off is not None else contextlib.nullcontext():
         yield
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import types
 from collections.abc import Callable
@@ -80,7 +79,7 @@ class _Jit:
         fun, options = self.__wrapped__, dict(self._options)
         disabled = compiler_options()
         if disabled:
-            fun = _with_passes_off(fun)
+            fun = passes_off()(fun)
             given = options.get("compiler_options") or {}
             passes = filter(None, (given.get(_DISABLED), disabled[_DISABLED]))
             options["compiler_options"] = {**given, _DISABLED: ",".join(passes)}
@@ -104,17 +103,6 @@ class _Jit:
         return self if instance is None else types.MethodType(self, instance)
 
 
-def _with_passes_off(fun: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(fun)
-    def traced(*args: Any, **kwargs: Any) -> Any:
-        # Under disable_jit nothing is compiled, so no option is on.
-        compiled = not jax.config.jax_disable_jit  # pyright: ignore[reportAttributeAccessIssue]
-        with passes_off() if compiled else contextlib.nullcontext():
-            return fun(*args, **kwargs)
-
-    return traced
-
-
 _store_donated = jit(store_single, donate_argnums=0)
 
 
@@ -122,10 +110,10 @@ def store_single_donated(cache: Caches, states: States, index_spec: IndexSpec) -
     """`store_single` that writes into the memory of `cache`, in O(tokens).
 
     Args:
-      cache: as in `store_single`; donated: the caller's array is deleted. A NumPy array is copied
-        and left alone.
-      states: as in `store_single`. Left alone.
-      index_spec: any of the three forms. Left alone.
+      cache: as in `store_single`, but donated: the caller's array is deleted. A NumPy array is
+        copied and left alone.
+      states: as in `store_single`.
+      index_spec: any of the three forms.
 
     Returns:
       The caches, in the buffers of the caches that were given.
@@ -133,8 +121,6 @@ def store_single_donated(cache: Caches, states: States, index_spec: IndexSpec) -
     Raises:
       SpecError: as `store_single`; C17 where an array is deleted already, or two leaves of `cache`
         are one buffer. Nothing is donated then.
-
-    Unspecified: as `store_single`.
 
     Example:
       >>> import jax.numpy as jnp

@@ -9,16 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from .. import _static_checks as static_checks
 from .._arrays import dtype_name, slot_dtype
 from .._errors import SpecError
 from .._spec import IndexSpec, register_pytrees
-from .._static_checks import (
-    JAX_STORE,
-    check_cache,
-    check_devices,
-    check_index_spec,
-    check_tensors,
-)
 from .._types import Array, PyTree, Shaped
 
 register_pytrees()
@@ -35,23 +29,23 @@ def check_trees(cache: Caches, states: States, index_spec: IndexSpec) -> None:
         raise SpecError(
             "C1", f"states must have the tree of cache = {cache_tree}, got {states_tree}"
         )
-    check_index_spec(JAX_STORE, index_spec)
+    static_checks.check_index_spec(static_checks.JAX_STORE, index_spec)
     indices = index_spec.arrays()
     for cache_leaf, states_leaf in zip(caches, rows, strict=True):
-        check_tensors(JAX_STORE, cache_leaf, states_leaf)
-        check_devices({"cache": cache_leaf, "states": states_leaf, **indices})
+        static_checks.check_tensors(static_checks.JAX_STORE, cache_leaf, states_leaf)
+        static_checks.check_devices({"cache": cache_leaf, "states": states_leaf, **indices})
     _check_layout(caches)
     _check_agree("states", rows, 0, "num_tokens")
 
 
 def check_caches(cache: Caches, index_spec: IndexSpec) -> None:
     """Check C1-C4 for each leaf of a load, and that the leaves belong together."""
-    check_index_spec(JAX_STORE, index_spec)
+    static_checks.check_index_spec(static_checks.JAX_STORE, index_spec)
     indices = index_spec.arrays()
     leaves = jax.tree.leaves(cache)
     for leaf in leaves:
-        check_cache(JAX_STORE, leaf)
-        check_devices({"cache": leaf, **indices})
+        static_checks.check_cache(static_checks.JAX_STORE, leaf)
+        static_checks.check_devices({"cache": leaf, **indices})
     _check_layout(leaves)
 
 
@@ -67,7 +61,8 @@ def check_donation(cache: Caches, states: States, index_spec: IndexSpec) -> None
                 )
     holders: dict[Any, int] = {}
     for position, leaf in enumerate(caches if len(caches) > 1 else ()):
-        for buffer in _buffers(leaf):
+        for part in leaf.addressable_shards if _is_concrete(leaf) else ():
+            buffer = part.device, part.data.unsafe_buffer_pointer()
             holder = holders.setdefault(buffer, position)
             if holder != position:
                 raise SpecError(
@@ -83,12 +78,6 @@ def values_now(tree: Any) -> Any:
     if not any(isinstance(leaf, np.ndarray) for leaf in leaves):
         return tree
     return structure.unflatten([np.array(x) if isinstance(x, np.ndarray) else x for x in leaves])
-
-
-def _buffers(cache: Array) -> list[Any]:
-    if not _is_concrete(cache):
-        return []
-    return [(part.device, part.data.unsafe_buffer_pointer()) for part in cache.addressable_shards]
 
 
 def _is_concrete(array: Array) -> bool:
