@@ -24,10 +24,10 @@ def framework(x: object) -> Framework | Literal["another"] | None:
     """The framework of an array; `None` for what is no array of the array API."""
     if isinstance(x, (np.ndarray, np.generic)):
         return None if isinstance(x, _NO_ARRAYS) else "NumPy"
-    if array_api_compat.is_torch_array(x):
-        return "torch"
     if array_api_compat.is_jax_array(x):
         return "JAX"
+    if array_api_compat.is_torch_array(x):
+        return "torch"
     return "another" if array_api_compat.is_array_api_obj(x) else None
 
 
