@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from pickle import UnpicklingError
 from typing import Any
 
 from ..adapter import BackendNotFound
@@ -145,7 +146,7 @@ def _answer(worker: subprocess.Popen[bytes], channel: Connection, seconds: float
         raise _WorkerEnded(f"hung: no result in {seconds:g} s")
     try:
         answer = channel.recv()
-    except (EOFError, OSError):  # nothing, or cut short by death
+    except (EOFError, OSError, UnpicklingError):  # nothing, or cut short by death
         raise _WorkerEnded(_end_of(worker)) from None
     if isinstance(answer, BackendNotFound):
         raise answer
