@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from .._arrays import INT32_MAX
+from .._sizes import INT32_MAX
 from .._spec import BlockTable, ChunkPlan, IndexSpec, SlotMapping
-
-INT64_MAX = 2**63 - 1
 
 _SIZES = ("num_blocks", "block_size", "num_tokens")
 # Fields of each form with their axes; those of `_OPTIONAL` may be left out or null.
@@ -28,26 +25,12 @@ class JsonSpecError(ValueError):
     """A JSON text that is no index spec; the text names the field and its value."""
 
 
-@dataclass(frozen=True)
-class SizedSpec:
-    """An index spec with the sizes that it is relative to.
-
-    Attributes:
-      index_spec: any of the three forms, of NumPy arrays.
-      num_blocks: of the cache.
-      block_size: of the cache.
-      num_tokens: rows of `states`.
-    """
+class SizedSpec(NamedTuple):
+    """An index spec of NumPy arrays, with the arguments of `explain` that it is relative to."""
 
     index_spec: IndexSpec
-    num_blocks: int
-    block_size: int
+    cache_shape: tuple[int, int, int, int]
     num_tokens: int
-
-    @property
-    def cache_shape(self) -> tuple[int, int, int, int]:
-        """The shape of a cache of these sizes, with one head of one element."""
-        return (self.num_blocks, 1, self.block_size, 1)
 
 
 def parse_spec(text: str) -> SizedSpec:
@@ -89,13 +72,14 @@ def _sized_spec(read: Any) -> SizedSpec:
     for name in read:
         if name not in known:
             raise JsonSpecError(f"{name} is no field of form {form}, which has {', '.join(known)}")
-    arrays = {}
-    for name, ndim in axes.items():
-        if name in _OPTIONAL and read.get(name) is None:
-            continue
-        arrays[name] = _array(name, _required(read, name, form), ndim)
-    sizes = {name: _size(name, _required(read, name, form)) for name in _SIZES}
-    return SizedSpec(_FORMS[form](**arrays), **sizes)
+    for name in known:
+        if name not in read and name not in _OPTIONAL:
+            raise JsonSpecError(f"{name} is missing; form {form} needs it")
+    given = [name for name in axes if name not in _OPTIONAL or read.get(name) is not None]
+    arrays = {name: _array(name, read[name], axes[name]) for name in given}
+    num_blocks, block_size, num_tokens = (_size(name, read[name]) for name in _SIZES)
+    # One head of one element: an index spec does not depend on them.
+    return SizedSpec(_FORMS[form](**arrays), (num_blocks, 1, block_size, 1), num_tokens)
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -108,12 +92,6 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return fields
 
 
-def _required(read: dict[str, Any], name: str, form: str) -> Any:
-    if name not in read:
-        raise JsonSpecError(f"{name} is missing; form {form} needs it")
-    return read[name]
-
-
 def _size(name: str, value: Any) -> int:
     if not _is_integer(value) or not 0 <= value <= INT32_MAX:
         raise JsonSpecError(f"{name} must be an integer in 0..2**31 - 1, got {_shown(value)}")
@@ -121,33 +99,36 @@ def _size(name: str, value: Any) -> int:
 
 
 def _array(name: str, value: Any, ndim: int) -> np.ndarray:
-    most = INT64_MAX if name == "slots" else INT32_MAX
-    if ndim == 1:
-        _check_integers(name, value, most)
-        wide = any(not -INT32_MAX - 1 <= number <= INT32_MAX for number in value)
-        return np.array(value, np.int64 if wide else np.int32)
-    if not isinstance(value, list):
-        raise JsonSpecError(f"{name} must be a list of lists of integers, got {_shown(value)}")
-    for row, entries in enumerate(value):
-        _check_integers(f"{name}[{row}]", entries, most)
-        if len(entries) != len(value[0]):
-            raise JsonSpecError(
-                f"{name}[{row}] must have as many entries as {name}[0] = {len(value[0])}, "
-                f"got {len(entries)}"
-            )
-    # No rows say nothing of the columns; a plan has 4 of them.
-    columns = len(value[0]) if value else 4 * (name == "chunks")
-    return np.array(value, np.int32).reshape(len(value), columns)
+    _check_entries(name, value, ndim, np.iinfo(np.int64 if name == "slots" else np.int32))
+    shape = (len(value),)
+    if ndim == 2:
+        # No rows say nothing of the columns; a plan has 4 of them.
+        columns = len(value[0]) if value else 4 * (name == "chunks")
+        shape = (len(value), columns)
+        for row, entries in enumerate(value):
+            if len(entries) != columns:
+                raise JsonSpecError(
+                    f"{name}[{row}] must have as many entries as {name}[0] = {columns}, "
+                    f"got {len(entries)}"
+                )
+    wide = np.array(value, np.int64).reshape(shape)
+    narrow = wide.astype(np.int32)
+    return narrow if np.array_equal(narrow, wide) else wide
 
 
-def _check_integers(name: str, value: Any, most: int) -> None:
+def _check_entries(
+    name: str, value: Any, ndim: int, dtype: np.iinfo, index: tuple[int, ...] = ()
+) -> None:
+    where = f"{name}[{', '.join(map(str, index))}]" if index else name
+    if len(index) == ndim:
+        if not _is_integer(value) or not dtype.min <= value <= dtype.max:
+            raise JsonSpecError(f"{where} must be an {dtype.dtype} integer, got {_shown(value)}")
+        return
     if not isinstance(value, list):
-        raise JsonSpecError(f"{name} must be a list of integers, got {_shown(value)}")
-    for index, number in enumerate(value):
-        if not _is_integer(number) or not -most - 1 <= number <= most:
-            kind = "int32" if most == INT32_MAX else "int64"
-            where = f"{name[:-1]}, {index}]" if name.endswith("]") else f"{name}[{index}]"
-            raise JsonSpecError(f"{where} must be an {kind} integer, got {_shown(number)}")
+        what = "list of lists of" if len(index) + 2 == ndim else "list of"
+        raise JsonSpecError(f"{where} must be a {what} integers, got {_shown(value)}")
+    for at, entry in enumerate(value):
+        _check_entries(name, entry, ndim, dtype, (*index, at))
 
 
 def _is_integer(value: Any) -> bool:
