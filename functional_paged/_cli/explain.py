@@ -10,7 +10,6 @@ import typer
 from .. import _explain
 from .._errors import SpecError
 from .._explain.spec_json import JsonSpecError, parse_spec
-from .._explain.svg import to_svg
 from .._explain.text import render
 from .outputs import Refused, opened, shown
 
@@ -43,7 +42,7 @@ def explain(
         except (JsonSpecError, SpecError) as error:
             raise Refused(f"{spec}: {error}") from None
         for output in outputs:
-            output.write(lambda: to_svg(explanation))
+            output.write(explanation.to_svg)
     return shown(0, lambda console: console.print(render(explanation)), outputs)
 
 

@@ -2,6 +2,5 @@
 
 from .explanation import explain
 from .model import Explanation
-from .svg import to_svg
 
-__all__ = ["Explanation", "explain", "to_svg"]
+__all__ = ["Explanation", "explain"]

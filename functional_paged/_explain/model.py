@@ -22,10 +22,6 @@ class Fate(Enum):
       label: a few words, for legends.
       clause: the clause that decides; `None` for a token that is simply stored.
       breaks: whether the spec breaks that clause, so that `check_spec` refuses it.
-
-    Example:
-      >>> Fate.HOLE.symbol, Fate.HOLE.label, Fate.HOLE.clause, Fate.HOLE.breaks
-      ('o', 'hole in the table', 'C8', False)
     """
 
     STORED = ("+", "stored", None, False)
@@ -163,7 +159,12 @@ class Explanation:
     sources: tuple[Source, ...]
 
     def to_svg(self) -> str:
-        """The drawing as the text of an SVG file."""
+        """The drawing as the text of a complete SVG file.
+
+        It is the same for the same explanation; long runs, rows and blocks past a size that can be
+        looked at are counted instead of drawn. Every fate has a pattern and a symbol beside its
+        colour, and the colours follow the reader's light or dark mode.
+        """
         from .svg import to_svg
 
         return to_svg(self)

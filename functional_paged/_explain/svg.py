@@ -36,25 +36,7 @@ MOST_ROWS, MOST_RUNS, MOST_LINES = 12, 48, 16
 
 
 def to_svg(explanation: Explanation) -> str:
-    """Draw an explanation as an SVG document.
-
-    Long runs, rows and blocks past a size that can be looked at are counted instead of drawn.
-
-    Args:
-      explanation: what `explain` returns.
-
-    Returns:
-      The text of a complete SVG file; the same for the same explanation. Every fate has a pattern
-      and a symbol beside its colour, and the colours follow the reader's light or dark mode.
-
-    Example:
-      >>> import numpy as np
-      >>> from functional_paged import SlotMapping
-      >>> from functional_paged import explain
-      >>> made = explain(SlotMapping(np.int32([3])), cache_shape=(6, 1, 2, 1), num_tokens=1)
-      >>> print(to_svg(made).splitlines()[2])
-        <desc id="fp-desc">The spec is valid. 1 token: 1 stored. slots: token 0 to slot 3.</desc>
-    """
+    """The text of `Explanation.to_svg`."""
     return _Drawing(explanation).to_text()
 
 

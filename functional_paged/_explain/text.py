@@ -21,22 +21,7 @@ _UNCHANGED = "."
 
 
 def render(explanation: Explanation) -> RenderableType:
-    """Draw an explanation: a line for each run of tokens, a map of the touched blocks, a legend.
-
-    Args:
-      explanation: what `explain` returns.
-
-    Returns:
-      A rich renderable. It needs no colour: every fate has a symbol and a label.
-
-    Example:
-      >>> import numpy as np
-      >>> from rich.console import Console
-      >>> from functional_paged import SlotMapping
-      >>> from functional_paged import explain
-      >>> made = explain(SlotMapping(np.int32([3])), cache_shape=(6, 1, 2, 1), num_tokens=1)
-      >>> Console().print(render(made))  # doctest: +SKIP
-    """
+    """A line for each run of tokens, a map of the touched blocks, a legend; needs no colour."""
     columns = _columns(explanation)
     parts: list[RenderableType] = [_validity(explanation), Text(explanation.summary)]
     headed = False
@@ -118,21 +103,17 @@ def _cache_map(explanation: Explanation) -> list[RenderableType]:
     labels = [f"block {line.block}:{line.start}" for line in lines]
     longest = max(map(len, labels))
     shown = explanation.tokens_in(lines)
-    for label, tokens in zip(labels[:MOST], shown, strict=False):
-        parts.append(_map_line(f"  {label:<{longest}} |", tokens, width))
+    for label, line in zip(labels[:MOST], shown, strict=False):
+        text = Text(f"  {label:<{longest}} |")
+        for tokens in line:
+            style = _style(tokens[0].fate) if tokens else ""
+            text.append(f"{_mark(tokens) or _UNCHANGED:>{width}}", style)
+        parts.append(text.append(" |"))
     if len(lines) > MOST:
         tokens = sum(len(tokens) for line in shown[MOST:] for tokens in line)
         more = count(len(lines) - MOST, "more line")
         parts.append(Text(f"  ... {more} with {count(tokens, 'token')}"))
     return parts
-
-
-def _map_line(label: str, cells: Sequence[tuple[Token, ...]], width: int) -> Text:
-    text = Text(label)
-    for tokens in cells:
-        style = _style(tokens[0].fate) if tokens else ""
-        text.append(f"{_mark(tokens) or _UNCHANGED:>{width}}", style)
-    return text.append(" |")
 
 
 def _mark(tokens: Sequence[Token]) -> str:
