@@ -5,7 +5,6 @@ Hypothesis is not a dependency; whoever imports this has it.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,9 +12,9 @@ from hypothesis import strategies as st
 
 from functional_paged import PAD, BlockTable, ChunkPlan, IndexSpec, SlotMapping
 
-from .bits import DTYPES, pattern
-from .cases.guarded import LAYOUTS
-from .cases.problem import Problem
+from .bits import DTYPES
+from .cases.crossing import pattern_of
+from .cases.problem import LAYOUTS, Problem
 
 INT32 = (-(2**31), 2**31 - 1)
 
@@ -57,14 +56,15 @@ def block_tables(draw: st.DrawFn, size: Sizes, *, hostile: bool = True) -> Block
     places, tokens fit the states, and there are holes, padded rows and tables that end early.
     """
     batch, width = draw(st.integers(0, 4)), draw(st.integers(0, 4))
-    contexts = draw(_lists(_near(-1, width * size.block_size + 1, hostile), batch))
+    past = width * size.block_size + 1
+    contexts = draw(_lists(_near(-1, past) if hostile else st.integers(-1, past), batch))
     is_decode = draw(st.booleans())
     lengths = [1] * batch if is_decode else draw(_lists(st.integers(0, 5), batch))
     cu_q_lens = np.cumsum([0, *lengths], dtype=np.int32)
     if hostile:
-        entries = draw(_lists(_near(PAD, size.num_blocks, hostile), batch * width))
+        entries = draw(_lists(_near(PAD, size.num_blocks), batch * width))
         if draw(st.integers(0, 3)) == 0:
-            cu_q_lens[draw(st.integers(0, batch))] = draw(_near(-2, 8, hostile))
+            cu_q_lens[draw(st.integers(0, batch))] = draw(_near(-2, 8))
     else:
         entries = draw(_distinct(size.num_blocks, batch * width))
         cu_q_lens = np.minimum(cu_q_lens, size.num_tokens)
@@ -81,20 +81,15 @@ def chunk_plans(draw: st.DrawFn, size: Sizes, *, hostile: bool = True) -> ChunkP
     block is in one chunk at most, some chunks have no block, and padding rows hold rubbish.
     """
     if hostile:
-        row = st.tuples(
-            _near(-1, size.num_tokens + 1, hostile),
-            _near(PAD, size.num_blocks, hostile),
-            _near(-1, size.block_size, hostile),
-            _near(-1, size.block_size + 1, hostile),
-        )
-        rows = draw(st.lists(row, max_size=5))
+        past = (size.num_tokens + 1, size.num_blocks, size.block_size, size.block_size + 1)
+        rows = draw(st.lists(st.tuples(*(_near(-1, last) for last in past)), max_size=5))
     else:
         rows, token = [], 0
         for block in draw(_distinct(size.num_blocks, draw(st.integers(0, 4)))):
             start = draw(st.integers(token, size.num_tokens))
             offset = draw(st.integers(0, size.block_size - 1))
             length = draw(st.integers(0, min(size.block_size - offset, size.num_tokens - start)))
-            rubbish = draw(st.tuples(*[_near(-9, 9, True)] * 3))
+            rubbish = draw(st.tuples(*[_near(-9, 9)] * 3))
             rows.append((start, block, offset, length) if length else (*rubbish, 0))
             token = start + length
         rows = draw(st.permutations(rows))
@@ -111,7 +106,7 @@ def slot_mappings(draw: st.DrawFn, size: Sizes, *, hostile: bool = True) -> Slot
     dtype = draw(st.sampled_from([np.int32, np.int64]))
     num_slots = size.num_blocks * size.block_size
     if hostile:
-        slot = _near(-2, num_slots, hostile)
+        slot = _near(-2, num_slots)
         if dtype is np.int64:
             slot |= st.sampled_from([2**32, 2**32 + 1, -(2**32) + 1, 2**63 - 1, -(2**63)])
         return SlotMapping(np.array(draw(st.lists(slot, max_size=14)), dtype))
@@ -136,14 +131,12 @@ def problems(draw: st.DrawFn, *, hostile: bool = True) -> Problem:
     # Rows of a larger tensor: every other token, a slice of its heads.
     step, more = draw(st.sampled_from([1, 2])), draw(st.integers(0, 2))
     whole = (step * size.num_tokens, shape[1] + more, shape[3])
-    states = pattern(math.prod(whole), dtype, salt=2).reshape(whole)[::step, more:]
+    states = pattern_of(whole, dtype)[::step, more:]
     return Problem(shape, dtype, states, spec, draw(st.sampled_from(LAYOUTS)))
 
 
-def _near(low: int, high: int, hostile: bool) -> st.SearchStrategy[int]:
-    near = st.integers(low, max(low, high))
-    extremes = (INT32[0], INT32[1], INT32[1] - 1, -7)
-    return near | st.sampled_from(extremes) if hostile else near
+def _near(low: int, high: int) -> st.SearchStrategy[int]:
+    return st.integers(low, high) | st.sampled_from([INT32[0], INT32[1], INT32[1] - 1, -7])
 
 
 def _lists(element: st.SearchStrategy[int], length: int) -> st.SearchStrategy[list[int]]:

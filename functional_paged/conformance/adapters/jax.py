@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -51,9 +52,7 @@ class JaxAdapter:
     def vjp(
         self, cache: np.ndarray, states: np.ndarray, index_spec: IndexSpec, cotangent: np.ndarray
     ) -> Any:
-        def store(cache: jax.Array, states: jax.Array) -> jax.Array:
-            return functional_paged.store_single(cache, states, index_spec)
-
+        store = functools.partial(functional_paged.store_single, index_spec=index_spec)
         _, pull = jax.vjp(store, cache, states)
         return pull(cotangent)
 

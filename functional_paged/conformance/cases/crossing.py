@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterator
-from typing import TypeAlias
 
 import numpy as np
 
@@ -13,11 +12,10 @@ from functional_paged import PAD, BlockTable, ChunkPlan, IndexSpec, SlotMapping,
 
 from ..bits import DTYPES, pattern
 from .case import Case
-from .problem import Problem
+from .problem import Problem, Shape
 from .scenarios import Scenario
 from .steps import Step
 
-Shape: TypeAlias = tuple[int, int, int, int]
 MAIN_SHAPE: Shape = (7, 3, 16, 46)
 MAIN_DTYPE = "bf16"
 

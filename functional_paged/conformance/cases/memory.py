@@ -13,8 +13,7 @@ from functional_paged import PAD, SlotMapping
 from ..bits import DTYPES
 from .case import Case
 from .crossing import MAIN_SHAPE, forms_of, pattern_of, problem
-from .guarded import LAYOUTS
-from .problem import Problem
+from .problem import LAYOUTS, Problem
 from .steps import Step, mapping, plan_of, table
 
 HEAD_DIMS = (1, 3, 46, 63, 80, 96, 192, 576)

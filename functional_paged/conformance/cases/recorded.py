@@ -12,8 +12,8 @@ import numpy as np
 from functional_paged import PAD
 
 from .case import Case
-from .crossing import Shape, forms_of
-from .problem import Problem
+from .crossing import forms_of
+from .problem import Problem, Shape
 from .steps import table
 
 

@@ -15,8 +15,8 @@ import numpy as np
 from functional_paged import PAD, BlockTable, ChunkPlan, IndexSpec, SlotMapping
 
 from .case import Case
-from .crossing import Shape, problem
-from .problem import Problem
+from .crossing import problem
+from .problem import Problem, Shape
 from .steps import Step
 
 

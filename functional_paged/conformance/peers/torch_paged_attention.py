@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from torch.nn.attention.experimental._paged_attention import PagedAttention
@@ -46,18 +49,17 @@ class PagedAttentionAdapter(TorchOnCpu):
         return head_major.swapaxes(0, 1)
 
 
-def _calls(spec: BlockTable) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+def _calls(spec: BlockTable) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
     """`batch_idx (batch,)`, `input_pos (batch, tokens)` and the tokens of each call to make."""
     contexts = torch.from_numpy(spec.context_kv_lens)
     if spec.cu_q_lens is None:
         rows = torch.arange(len(contexts))
-        return [(rows, contexts[:, None], rows[:, None])]
-    calls = []
-    for row, (start, end) in enumerate(zip(spec.cu_q_lens[:-1], spec.cu_q_lens[1:], strict=True)):
-        tokens = torch.arange(int(start), int(end))
+        yield rows, contexts[:, None], rows[:, None]
+        return
+    for row, (start, end) in enumerate(itertools.pairwise(spec.cu_q_lens.tolist())):
+        tokens = torch.arange(start, end)
         input_pos = contexts[row] + torch.arange(len(tokens))
-        calls.append((torch.tensor([row]), input_pos[None], tokens[None]))
-    return calls
+        yield torch.tensor([row]), input_pos[None], tokens[None]
 
 
 adapter = PagedAttentionAdapter()

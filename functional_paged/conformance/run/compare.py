@@ -10,8 +10,7 @@ import numpy as np
 from functional_paged import reference
 
 from ..bits import as_bits
-from ..cases.guarded import GuardedCache
-from ..cases.problem import Problem
+from ..cases.problem import GuardedCache, Problem
 
 Outcome: TypeAlias = Literal["written", "wrong", "missing", "stray"]
 MOST_CELLS = 4096
