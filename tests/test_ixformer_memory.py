@@ -190,9 +190,9 @@ def copies(backend: IxformerBackend, states: torch.Tensor) -> list[bool]:
     """Store, and tell of each remembered kind of strided states whether they are copied."""
     assert store(backend, Guarded(SHAPE, DTYPE), states, SPEC) == SAFE
     return [
-        outcome.kind != signature.kind
-        for signature, outcome in backend.prover._outcomes.items()
-        if signature.kind.states_strides is not None and isinstance(outcome, proofs.Proof)
+        proof.kind != proof.signature.kind
+        for proof in backend.prover._proofs.values()
+        if proof.signature.states_strides is not None
     ]
 
 

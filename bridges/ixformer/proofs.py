@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Sequence
-from functools import lru_cache, partial
+from functools import partial
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -34,14 +34,25 @@ class Signature(NamedTuple):
     """What decides whether a call is proven.
 
     Attributes:
-      kind: of its tensors.
+      dtype, cache_strides, states_strides, cache_shift, states_shift: as in `TensorKind`.
+      cache_shape: all of it.
       row_bits: of its number of rows; a trial has the most rows of that many bits.
       device: index of the device where it runs; -1 for the CPU.
     """
 
-    kind: TensorKind
+    dtype: torch.dtype
+    cache_shape: tuple[int, ...]
+    cache_strides: tuple[int, ...] | None
+    states_strides: tuple[int, ...] | None
+    cache_shift: int
+    states_shift: int
     row_bits: int
     device: int
+
+    @property
+    def kind(self) -> TensorKind:
+        """What a trial takes of it."""
+        return TensorKind(self.dtype, *self.cache_shape[1:], *self[2:6])
 
 
 class Proof(NamedTuple):
@@ -60,12 +71,6 @@ class Proof(NamedTuple):
     kind: TensorKind
 
 
-class Refused(NamedTuple):
-    """A call that no trial has shown to be right; the reason says what they found."""
-
-    reason: str
-
-
 class Prover:
     """Stores through one library, each kind of call only after a trial of that kind.
 
@@ -77,8 +82,8 @@ class Prover:
         self._functions = functions
         self._device_check = device_check
         self._findings: dict[tuple[str, TensorKind, str, int], Finding] = {}
-        # What they come to, so that a call looks up one thing.
-        self._outcomes: dict[Signature, Proof | Refused] = {}
+        # What they come to, so that a call looks up one thing: the fields of its signature.
+        self._proofs: dict[tuple[Any, ...], Proof] = {}
         self._native: dict[tuple[Signature, int, int], bool] = {}
 
     def write(
@@ -103,10 +108,7 @@ class Prover:
             for part, proof in self.parts(cache, rows, states):
                 proof.store(states[part], cache, table[part], None, contexts[part])
             return
-        signature = _signature(cache, rows, states)
-        proof = self._outcomes.get(signature)
-        if not isinstance(proof, Proof):
-            proof = self.proof(signature)
+        proof = self._proof(_signature(cache, rows, states))
         if native is not None and self.native_is_proven(proof, native[0].shape):
             proof.store(states, cache, *native)
         else:
@@ -136,19 +138,11 @@ class Prover:
         for start in range(0, rows, most):
             part = slice(start, min(start + most, rows))
             given = None if states is None else states[part]
-            proven.append((part, self.proof(_signature(cache, part.stop - start, given))))
+            proven.append((part, self._proof(_signature(cache, part.stop - start, given))))
         return proven
 
-    def proof(self, signature: Signature) -> Proof:
-        """What is proven of a kind of call, by trials if it is the first of its kind.
-
-        Raises:
-          BackendUnsupported: nothing is.
-        """
-        outcome = self._outcomes.get(signature) or self._prove(signature)
-        if isinstance(outcome, Refused):
-            raise BackendUnsupported(outcome.reason)
-        return outcome
+    def _proof(self, signature: tuple[Any, ...]) -> Proof:
+        return self._proofs.get(signature) or self._prove(Signature(*signature))
 
     def native_is_proven(self, proof: Proof, table_shape: tuple[int, ...]) -> bool:
         """Whether the same call has every edge of prefill proven, for a table of that size."""
@@ -170,28 +164,34 @@ class Prover:
         self._native[key] = True
         return True
 
-    def _prove(self, signature: Signature) -> Proof | Refused:
-        """Try the safe route, the best call first."""
+    def _prove(self, signature: Signature) -> Proof:
+        """Try the safe route, the best call first; `BackendUnsupported` if none is right."""
         kind, rows = signature.kind, 2**signature.row_bits - 1
+        shape, strides = signature.cache_shape, signature.cache_strides
+        if max(math.prod(shape), shape[0] * (strides or (0,))[0]) > INT32_MAX:
+            raise BackendUnsupported(
+                "no ixformer was seen to reach past 2**31 elements (C19), which cache of shape "
+                f"{tuple(shape)} and strides {strides or 'of a contiguous one'} needs; use smaller "
+                "caches or backend='torch'"
+            )
         name, trial = f"decode of {rows} rows", partial(specs.decode_rows, rows, kind.block_size)
+        plain = kind._replace(states_strides=None, states_shift=0)  # as those of a copy are
         found: dict[str, Finding] = {}  # each text once: two kinds may fail alike
-        for tried, form in product(dict.fromkeys((kind, kind.with_plain_states())), CALL_FORMS):
+        for tried, form in product(dict.fromkeys((kind, plain)), CALL_FORMS):
             finding = self._find(form, tried, name, trial, signature.device)
             if finding.status == "proven":
                 store = in_form(self._functions, form)
-                outcome = Proof(signature, store if tried == kind else copying(store), form, tried)
-                break
+                proof = Proof(signature, store if tried == kind else copying(store), form, tried)
+                if all(finding.status == "disproven" for finding in found.values()):
+                    self._proofs[signature] = proof
+                return proof
             found[f"{form}: {finding}"] = finding
-        else:
-            outcome = Refused(
-                f"this ixformer was not seen to store {kind} as the specification asks; trials "
-                f"found: {'; '.join(found)}. Send the vendor the output of `functional-paged "
-                "probe`, and use contiguous tensors of a kind that it reports as proven, or "
-                "backend='torch'. What was not tried is tried again at the next call"
-            )
-        if all(finding.status == "disproven" for finding in found.values()):
-            self._outcomes[signature] = outcome
-        return outcome
+        raise BackendUnsupported(
+            f"this ixformer was not seen to store {kind} as the specification asks; trials "
+            f"found: {'; '.join(found)}. Send the vendor the output of `functional-paged "
+            "probe`, and use contiguous tensors of a kind that it reports as proven, or "
+            "backend='torch'. What was not tried is tried again at the next call"
+        )
 
     def _find(
         self,
@@ -216,31 +216,23 @@ class Prover:
         return self._findings[key]
 
 
-def _signature(cache: torch.Tensor, rows: int, states: torch.Tensor | None = None) -> Signature:
-    """The signature of a call; without states, of one whose states are contiguous and aligned."""
-    strides = None if cache.is_contiguous() else cache.stride()
-    at, bits, device = cache.data_ptr() % ALIGNMENT, (rows | 4).bit_length(), cache.get_device()
-    given, shift = None, 0
-    if states is not None:
-        given = None if states.is_contiguous() else states.stride()
-        shift = states.data_ptr() % ALIGNMENT
-    return _signature_of(cache.dtype, cache.shape, strides, given, at, shift, bits, device)
+def _signature(
+    cache: torch.Tensor, rows: int, states: torch.Tensor | None = None
+) -> tuple[Any, ...]:
+    """The fields of a call's `Signature`, bare, since every call builds and looks up one.
 
-
-@lru_cache(maxsize=4096)  # once a layer and tensor, and a look-up is faster than two records
-def _signature_of(
-    dtype: torch.dtype, shape: tuple[int, ...], strides: tuple[int, ...] | None, *others: Any
-) -> Signature:
-    num_blocks, kv_heads, block_size, head_dim = shape
-    if max(math.prod(shape), num_blocks * (strides or (0,))[0]) > INT32_MAX:
-        raise BackendUnsupported(
-            "no ixformer was seen to reach past 2**31 elements (C19), which cache of shape "
-            f"{tuple(shape)} and strides {strides or 'of a contiguous one'} needs; use smaller "
-            "caches or backend='torch'"
-        )
-    *layout, row_bits, device = others
-    kind = TensorKind(dtype, kv_heads, block_size, head_dim, strides, *layout)
-    return Signature(kind, row_bits, device)
+    Without states, of a call whose states are contiguous and aligned.
+    """
+    return (
+        cache.dtype,
+        cache.shape,
+        None if cache.is_contiguous() else cache.stride(),
+        None if states is None or states.is_contiguous() else states.stride(),
+        cache.data_ptr() % ALIGNMENT,
+        0 if states is None else states.data_ptr() % ALIGNMENT,
+        (rows | 4).bit_length(),
+        cache.get_device(),
+    )
 
 
 def _require_no_capture(device: torch.device) -> None:

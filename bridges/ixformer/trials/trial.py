@@ -41,10 +41,6 @@ class TensorKind(NamedTuple):
     cache_shift: int = 0
     states_shift: int = 0
 
-    def with_plain_states(self) -> TensorKind:
-        """The kind whose states are contiguous and aligned, as a copy of them is."""
-        return self._replace(states_strides=None, states_shift=0)
-
     def __str__(self) -> str:
         text = (
             f"{self.dtype} rows of kv_heads = {self.kv_heads}, head_dim = {self.head_dim} "
