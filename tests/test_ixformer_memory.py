@@ -190,9 +190,9 @@ def copies(backend: IxformerBackend, states: torch.Tensor) -> list[bool]:
     """Store, and tell of each remembered kind of strided states whether they are copied."""
     assert store(backend, Guarded(SHAPE, DTYPE), states, SPEC) == SAFE
     return [
-        proof.kind != proof.signature.kind
-        for proof in backend.prover._proofs.values()
-        if proof.signature.states_strides is not None
+        proof.kind.states_strides is None
+        for (_, _, _, states_strides, *_), proof in backend.prover._proofs.items()
+        if states_strides is not None
     ]
 
 

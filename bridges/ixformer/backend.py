@@ -115,7 +115,10 @@ class IxformerBackend:
             return TableWrites(name, table, contexts, None)
         native = _native(index_spec, slots.shape[0], cache) if checked else None
         # Now, so that a store that is captured finds the trials done.
-        if not self.prover.try_ahead(cache, slots.shape[0], native[0].shape if native else None):
+        calls = self.prover.parts(cache, slots.shape[0])
+        if native is not None and not (
+            len(calls) == 1 and self.prover.native_is_proven(calls[0][1], native[0].shape)
+        ):
             native = None
         lowered = TableWrites(name, table, contexts, native)
         _log.debug("route %s for %s", lowered.route, type(index_spec).__name__)

@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 
-from .library import (
-    BLOCK_TABLE_KERNEL,
-    CALL_FORMS,
-    CHUNK_KERNEL,
-    Store,
-    identity,
-    in_form,
-    with_chunks,
-)
+from . import library
 from .report import Capability, ProbeReport
 from .trials import specs
 from .trials.canvas import Canvas
@@ -56,7 +49,7 @@ def probe(functions: Any, device: torch.device | str) -> ProbeReport:
       'disproven'
     """
     device = torch.device(device)
-    who, found = identity(functions, device), []
+    who, found = library.identity(functions, device), []
     try:
         for capability in _capabilities(functions, device):
             found.append(capability)
@@ -66,15 +59,18 @@ def probe(functions: Any, device: torch.device | str) -> ProbeReport:
 
 
 def _capabilities(functions: Any, device: torch.device) -> Iterator[Capability]:
-    for symbol in (BLOCK_TABLE_KERNEL, CHUNK_KERNEL):
+    for symbol in (library.BLOCK_TABLE_KERNEL, library.CHUNK_KERNEL):
         there = hasattr(functions, symbol)
         status, evidence = ("proven", "found") if there else ("disproven", "missing")
         yield Capability(symbol, status, evidence)
-    if not hasattr(functions, BLOCK_TABLE_KERNEL):
+    if not hasattr(functions, library.BLOCK_TABLE_KERNEL):
         return
 
     def tried(
-        name: str, store: Store | None, kind: TensorKind = ATTESTED, trial: Trial | None = None
+        name: str,
+        store: library.Store | None,
+        kind: TensorKind = ATTESTED,
+        trial: Trial | None = None,
     ) -> Capability:
         if store is None:
             return Capability(name, "not tried", "no kernel or no call form for it")
@@ -84,13 +80,13 @@ def _capabilities(functions: Any, device: torch.device) -> Iterator[Capability]:
     sides = _written_sides(functions, device)
     yield Capability("store_mode=1: the sides that it writes", *sides)
     best, returned = None, []
-    for form in CALL_FORMS:
-        store = in_form(functions, form)
+    for form in library.CALL_FORMS:
+        store = library.in_form(functions, form)
         found = tried(form, store)
         if found.status == "proven" and best is None:
             best = store
         yield found
-    chunks = with_chunks(functions) if hasattr(functions, CHUNK_KERNEL) else None
+    chunks = library.with_chunks(functions) if hasattr(functions, library.CHUNK_KERNEL) else None
     yield tried("chunk metadata, key and value one tensor", chunks)
     for name, kind, trial in _trials():
         yield tried(name, best, kind, trial)
@@ -98,7 +94,7 @@ def _capabilities(functions: Any, device: torch.device) -> Iterator[Capability]:
     if found.status == "proven":
         last = returned[-1]
         evidence = "nothing" if last is None else f"a {type(last).__name__}, not used"
-        found = Capability(found.name, "proven", evidence)
+        found = replace(found, evidence=evidence)
     yield found
 
 
@@ -134,7 +130,7 @@ def _trials() -> Iterator[tuple[str, TensorKind, Trial | None]]:
 
 def _written_sides(functions: Any, device: torch.device) -> Finding:
     """Tell the sides; disproven where the keyword is unknown or a side is neither old nor new."""
-    kernel = getattr(functions, BLOCK_TABLE_KERNEL)
+    kernel = getattr(functions, library.BLOCK_TABLE_KERNEL)
     trial = specs.decode_rows(7, ATTESTED.block_size)
 
     def once() -> Finding:

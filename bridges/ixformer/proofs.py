@@ -30,45 +30,22 @@ MAX_TABLE_ENTRIES = 2**22
 _log = logging.getLogger("bridges.ixformer")
 
 
-class Signature(NamedTuple):
-    """What decides whether a call is proven.
-
-    Attributes:
-      dtype, cache_strides, states_strides, cache_shift, states_shift: as in `TensorKind`.
-      cache_shape: all of it.
-      row_bits: of its number of rows; a trial has the most rows of that many bits.
-      device: index of the device where it runs; -1 for the CPU.
-    """
-
-    dtype: torch.dtype
-    cache_shape: tuple[int, ...]
-    cache_strides: tuple[int, ...] | None
-    states_strides: tuple[int, ...] | None
-    cache_shift: int
-    states_shift: int
-    row_bits: int
-    device: int
-
-    @property
-    def kind(self) -> TensorKind:
-        """What a trial takes of it."""
-        return TensorKind(self.dtype, *self.cache_shape[1:], *self[2:6])
-
-
 class Proof(NamedTuple):
     """A call that trials have shown to be right.
 
     Attributes:
-      signature: what it was shown for.
       store: the call; it copies the states where only contiguous and aligned ones are proven.
       form: which of `CALL_FORMS`.
       kind: of the tensors in the trials.
+      row_bits: of the number of rows; the trials have the most rows of that many bits.
+      device: index of the device where it runs; -1 for the CPU.
     """
 
-    signature: Signature
     store: Store
     form: str
     kind: TensorKind
+    row_bits: int
+    device: int
 
 
 class Prover:
@@ -82,9 +59,9 @@ class Prover:
         self._functions = functions
         self._device_check = device_check
         self._findings: dict[tuple[str, TensorKind, str, int], Finding] = {}
-        # What they come to, so that a call looks up one thing: the fields of its signature.
+        # What they come to, so that a call looks up one thing: what was read off its tensors.
         self._proofs: dict[tuple[Any, ...], Proof] = {}
-        self._native: dict[tuple[Signature, int, int], bool] = {}
+        self._native: dict[tuple[Any, ...], bool] = {}
 
     def write(
         self,
@@ -108,28 +85,19 @@ class Prover:
             for part, proof in self.parts(cache, rows, states):
                 proof.store(states[part], cache, table[part], None, contexts[part])
             return
-        proof = self._proof(_signature(cache, rows, states))
+        proof = self._proof(cache, rows, states)
         if native is not None and self.native_is_proven(proof, native[0].shape):
             proof.store(states, cache, *native)
         else:
             proof.store(states, cache, table, None, contexts)
 
-    def try_ahead(
-        self, cache: torch.Tensor, rows: int, table_shape: tuple[int, ...] | None
-    ) -> bool:
-        """Have the trials for contiguous states now; returns whether the native route is proven.
-
-        That has a block table of `table_shape`; `None` where it can't be taken.
-        """
-        parts = self.parts(cache, rows)
-        if table_shape is None or len(parts) != 1:
-            return False
-        return self.native_is_proven(parts[0][1], table_shape)
-
     def parts(
         self, cache: torch.Tensor, rows: int, states: torch.Tensor | None = None
     ) -> list[tuple[slice, Proof]]:
-        """The calls that store so many rows; refused as a whole, before any of them is made."""
+        """The calls that store so many rows; refused as a whole, before any of them is made.
+
+        Without states, of contiguous and aligned ones.
+        """
         if cache.numel() == 0:
             return []
         most = max(1, min(MAX_ROWS, MAX_ELEMENTS // (cache.shape[1] * cache.shape[3])))
@@ -138,24 +106,35 @@ class Prover:
         for start in range(0, rows, most):
             part = slice(start, min(start + most, rows))
             given = None if states is None else states[part]
-            proven.append((part, self._proof(_signature(cache, part.stop - start, given))))
+            proven.append((part, self._proof(cache, part.stop - start, given)))
         return proven
 
-    def _proof(self, signature: tuple[Any, ...]) -> Proof:
-        return self._proofs.get(signature) or self._prove(Signature(*signature))
+    def _proof(self, cache: torch.Tensor, rows: int, states: torch.Tensor | None) -> Proof:
+        """What is proven of a call, by trials if it is the first of its kind, or a refusal."""
+        key = (
+            cache.dtype,
+            cache.shape,
+            None if cache.is_contiguous() else cache.stride(),
+            None if states is None or states.is_contiguous() else states.stride(),
+            cache.data_ptr() % ALIGNMENT,
+            0 if states is None else states.data_ptr() % ALIGNMENT,
+            (rows | 4).bit_length(),
+            cache.get_device(),
+        )
+        return self._proofs.get(key) or self._prove(key)
 
     def native_is_proven(self, proof: Proof, table_shape: tuple[int, ...]) -> bool:
         """Whether the same call has every edge of prefill proven, for a table of that size."""
-        signature, (batch, width) = proof.signature, table_shape
-        key = (signature, batch.bit_length(), width.bit_length())
+        batch, width = table_shape
+        key = (*proof[1:], batch.bit_length(), width.bit_length())
         if key in self._native:
             return self._native[key]
-        sizes = [2**bits - 1 for bits in (signature.row_bits, *key[1:])]
+        sizes = [2**bits - 1 for bits in (proof.row_bits, *key[-2:])]
         if sizes[1] * sizes[2] > MAX_TABLE_ENTRIES:
             _log.debug("native route not used: a table of %d x %d is too large to try", *sizes[1:])
             return False
-        for name, trial in specs.prefill_trials(signature.kind.block_size, *sizes).items():
-            finding = self._find(proof.form, proof.kind, name, trial, signature.device)
+        for name, trial in specs.prefill_trials(proof.kind.block_size, *sizes).items():
+            finding = self._find(proof.form, proof.kind, name, trial, proof.device)
             if finding.status != "proven":
                 _log.debug("%s: native route not used, %s: %s", proof.kind, name, finding)
                 if finding.status == "disproven":
@@ -164,26 +143,29 @@ class Prover:
         self._native[key] = True
         return True
 
-    def _prove(self, signature: Signature) -> Proof:
-        """Try the safe route, the best call first; `BackendUnsupported` if none is right."""
-        kind, rows = signature.kind, 2**signature.row_bits - 1
-        shape, strides = signature.cache_shape, signature.cache_strides
-        if max(math.prod(shape), shape[0] * (strides or (0,))[0]) > INT32_MAX:
+    def _prove(self, key: tuple[Any, ...]) -> Proof:
+        """Try the safe route, the best call first."""
+        dtype, shape, strides, *layout, row_bits, device = key
+        num_blocks, kv_heads, block_size, head_dim = shape
+        if max(math.prod(shape), num_blocks * (strides or (0,))[0]) > INT32_MAX:
             raise BackendUnsupported(
                 "no ixformer was seen to reach past 2**31 elements (C19), which cache of shape "
                 f"{tuple(shape)} and strides {strides or 'of a contiguous one'} needs; use smaller "
                 "caches or backend='torch'"
             )
-        name, trial = f"decode of {rows} rows", partial(specs.decode_rows, rows, kind.block_size)
+        kind = TensorKind(dtype, kv_heads, block_size, head_dim, strides, *layout)
+        rows = 2**row_bits - 1
+        name, trial = f"decode of {rows} rows", partial(specs.decode_rows, rows, block_size)
         plain = kind._replace(states_strides=None, states_shift=0)  # as those of a copy are
         found: dict[str, Finding] = {}  # each text once: two kinds may fail alike
         for tried, form in product(dict.fromkeys((kind, plain)), CALL_FORMS):
-            finding = self._find(form, tried, name, trial, signature.device)
+            finding = self._find(form, tried, name, trial, device)
             if finding.status == "proven":
                 store = in_form(self._functions, form)
-                proof = Proof(signature, store if tried == kind else copying(store), form, tried)
+                store = store if tried == kind else copying(store)
+                proof = Proof(store, form, tried, row_bits, device)
                 if all(finding.status == "disproven" for finding in found.values()):
-                    self._proofs[signature] = proof
+                    self._proofs[key] = proof
                 return proof
             found[f"{form}: {finding}"] = finding
         raise BackendUnsupported(
@@ -214,25 +196,6 @@ class Prover:
                 return finding
             self._findings[key] = finding
         return self._findings[key]
-
-
-def _signature(
-    cache: torch.Tensor, rows: int, states: torch.Tensor | None = None
-) -> tuple[Any, ...]:
-    """The fields of a call's `Signature`, bare, since every call builds and looks up one.
-
-    Without states, of a call whose states are contiguous and aligned.
-    """
-    return (
-        cache.dtype,
-        cache.shape,
-        None if cache.is_contiguous() else cache.stride(),
-        None if states is None or states.is_contiguous() else states.stride(),
-        cache.data_ptr() % ALIGNMENT,
-        0 if states is None else states.data_ptr() % ALIGNMENT,
-        (rows | 4).bit_length(),
-        cache.get_device(),
-    )
 
 
 def _require_no_capture(device: torch.device) -> None:

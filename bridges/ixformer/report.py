@@ -15,8 +15,7 @@ class Capability:
 
     Attributes:
       name: what it is.
-      status: see `Finding`.
-      evidence: see `Finding`.
+      status, evidence: see `Finding`.
     """
 
     name: str

@@ -13,11 +13,12 @@ import numpy as np
 import torch
 
 from ..._backend import BITS
-from .index_arithmetic import Writes, table_writes
 from .semantics import KernelSemantics
 
 _ALIGNMENT = 16
 Pair: TypeAlias = tuple[torch.Tensor, torch.Tensor]
+Writes: TypeAlias = list[tuple[int, int, int]]
+"""The token, block and offset of each row that a kernel moves, in its order."""
 
 
 class ModelFunctions:
@@ -54,15 +55,7 @@ class ModelFunctions:
         if mode and (self.semantics.store_mode == "missing" or set(mode) != {"store_mode"}):
             raise TypeError(f"unexpected keyword argument {next(iter(mode))!r}")
         sides = self.semantics.store_mode if mode.get("store_mode") == 1 else "both"
-        writes = table_writes(
-            self.semantics,
-            self._index_memory(table),
-            tuple(table.shape),
-            self._index_memory(contexts),
-            None if cu is None else self._index_memory(cu),
-            key_states.shape[0],
-            key_cache.shape,
-        )
+        writes = self._table_writes(table, cu, contexts, len(key_states), key_cache.shape)
         return self._write((key_states, value_states), (key_cache, value_cache), writes, sides)
 
     def _with_chunks(self, key_states, value_states, key_cache, value_cache, chunks):
@@ -74,6 +67,55 @@ class ModelFunctions:
             if block >= 0
         ]
         return self._write((key_states, value_states), (key_cache, value_cache), writes, "both")
+
+    def _table_writes(
+        self,
+        block_table: torch.Tensor,
+        cu_q_lens: torch.Tensor | None,
+        context_kv_lens: torch.Tensor,
+        num_tokens: int,
+        cache_shape: tuple[int, ...],
+    ) -> Writes:
+        semantics = self.semantics
+        decode = cu_q_lens is None
+        (batch, width), table = block_table.shape, self._index_memory(block_table)
+        contexts = self._index_memory(context_kv_lens)
+        num_blocks, _, block_size, _ = cache_shape
+        if not semantics.served("block_sizes", block_size):
+            block_size = 1 << (block_size.bit_length() - 1)
+        negative = semantics.negative_decode if decode else semantics.negative_prefill
+        bounds = range(batch + 1) if decode else self._index_memory(cu_q_lens)[: batch + 1]
+        bounds = [int(bound) for bound in bounds]
+        if batch and num_tokens > bounds[-1]:
+            if semantics.spare_states == "raises":
+                raise RuntimeError("the number of states must be that of the query tokens")
+            if semantics.spare_states == "append":
+                bounds[-1] = num_tokens
+        writes = []
+        for row in range(semantics.rows_done(batch)):
+            context = int(contexts[row])
+            if context < 0 and negative == "skip":
+                continue
+            if negative == "zero":
+                context = max(context, 0)
+            first, length = bounds[row], bounds[row + 1] - bounds[row]
+            if semantics.empty_row == "one":
+                length = max(length, 1)
+            for in_row in range(semantics.rows_done(length)):
+                column, offset = divmod(abs(context + in_row), block_size)
+                if context + in_row < 0:  # division in C is towards zero
+                    column, offset = -column, -offset
+                if column >= width and semantics.short_table == "skip":
+                    continue
+                block = int(table[(row * width + column) % table.size])
+                if block < 0 and semantics.hole != "before":
+                    if semantics.hole == "skip":
+                        continue
+                    if semantics.hole == "stop":
+                        break
+                    block = num_blocks - 1
+                writes.append((first + in_row, block, offset))
+        return writes
 
     def _index_memory(self, array: torch.Tensor) -> np.ndarray:
         """The memory from an index array's first element on, as a kernel that wants int32."""

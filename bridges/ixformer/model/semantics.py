@@ -13,27 +13,23 @@ class KernelSemantics:
     """One plausible ixformer. The defaults are one whose every edge is as `docs/spec.md` has it.
 
     Attributes:
-      block_table_kernel: whether `paged_store_kv_cache_with_block_table` exists.
-      chunk_kernel: whether `paged_store_kv_cache_with_chunk_metadata` exists.
+      block_table_kernel, chunk_kernel: whether `paged_store_kv_cache_with_block_table` and
+        `paged_store_kv_cache_with_chunk_metadata` exist.
       store_mode: the sides that `store_mode=1` writes; "missing" if the keyword does not exist.
       aliased: when both sides are written and are one tensor: "stale", the second write brings
         back what was there before; "torn", in half of each row.
       hole: a negative block id: "stop" the row; "before", the memory ahead of block 0; "last", the
         last block.
       short_table: a column past the table: "next", the entry that follows in memory.
-      negative_decode: a negative context in decode: "zero", as if it were 0; "before", the slot
-        ahead of the row's first block.
-      negative_prefill: the same, with `cu_q_lens`.
+      negative_decode, negative_prefill: a negative context without or with `cu_q_lens`: "zero", as
+        if it were 0; "before", the slot ahead of the row's first block.
       empty_row: a row without a token: "one", it stores one all the same.
       spare_states: rows of states that no row names: "append" to the last row.
-      strided_states: "ignored", read as contiguous.
-      strided_cache: the same for the caches.
+      strided_states, strided_cache: "ignored", read as contiguous.
       unaligned: addresses that are no multiple of 16: "rounded" down.
-      dtypes: those that the kernels are built for; `None` for all.
+      dtypes, head_dims, block_sizes: what the kernels are built for; `None` for all.
       other_dtypes: "rounded", the lowest bit is lost.
-      head_dims: sizes that the kernels are built for; `None` for all.
       other_head_dims: "cut" to a multiple of 8.
-      block_sizes: sizes that the kernels are built for; `None` for all.
       other_block_sizes: "shifted", taken for the next lower power of two.
       max_rows: the most rows, or tokens of a row, that one call handles; `None` for any number.
       more_rows: "raises" or "dropped".
@@ -77,6 +73,14 @@ class KernelSemantics:
         if getattr(self, f"other_{name}") == "raises":
             raise RuntimeError(f"{value} is not supported")
         return False
+
+    def rows_done(self, rows: int) -> int:
+        """How many of so many rows, or tokens of a row, a call handles."""
+        if self.max_rows is None or rows <= self.max_rows:
+            return rows
+        if self.more_rows == "raises":
+            raise RuntimeError("invalid launch configuration")
+        return self.max_rows
 
 
 _POWERS = frozenset({16, 32, 64, 128})

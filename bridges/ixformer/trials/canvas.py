@@ -31,7 +31,6 @@ class Canvas:
         shape: tuple[int, ...],
         dtype: torch.dtype,
         device: torch.device,
-        *,
         margin: int,
         strides: tuple[int, ...] | None = None,
         shift: int = 0,

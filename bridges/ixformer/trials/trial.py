@@ -95,22 +95,12 @@ def canvases(kind: TensorKind, trial: Trial, device: torch.device) -> tuple[Canv
     """A cache and states to try, full of canaries."""
     head = (kind.kv_heads, kind.block_size, kind.head_dim)
     block, row = math.prod(head), kind.kv_heads * kind.head_dim
-    cache = Canvas(
-        (trial.num_blocks, *head),
-        kind.dtype,
-        device,
-        margin=(kind.cache_strides or (block,))[0] + block + ALIGNMENT,
-        strides=kind.cache_strides,
-        shift=kind.cache_shift,
-    )
-    states = Canvas(
-        (trial.num_tokens, kind.kv_heads, kind.head_dim),
-        kind.dtype,
-        device,
-        margin=16 * row + ALIGNMENT,
-        strides=kind.states_strides,
-        shift=kind.states_shift,
-    )
+    around = (kind.cache_strides or (block,))[0] + block + ALIGNMENT
+    place = kind.cache_strides, kind.cache_shift
+    cache = Canvas((trial.num_blocks, *head), kind.dtype, device, around, *place)
+    place = kind.states_strides, kind.states_shift
+    shape = (trial.num_tokens, kind.kv_heads, kind.head_dim)
+    states = Canvas(shape, kind.dtype, device, 16 * row + ALIGNMENT, *place)
     return cache.fill_with_canaries_(seed=4), states.fill_with_canaries_(seed=3)
 
 
@@ -122,9 +112,7 @@ def index_arrays(
     def inside(values: np.ndarray, around: int) -> torch.Tensor:
         dtype = trial.index_dtype
         # Hardly aligned, as the indices of a caller may be.
-        canvas = Canvas(
-            values.shape, dtype, device, margin=values.shape[-1] + 16, shift=dtype.itemsize
-        )
+        canvas = Canvas(values.shape, dtype, device, values.shape[-1] + 16, shift=dtype.itemsize)
         return canvas.fill_around_(values, around).tensor
 
     spec = trial.spec
