@@ -176,12 +176,7 @@ class Prover:
         )
 
     def _find(
-        self,
-        form: str,
-        kind: TensorKind,
-        name: str,
-        trial: Callable[[], Trial],
-        index: int,
+        self, form: str, kind: TensorKind, name: str, trial: Callable[[], Trial], index: int
     ) -> Finding:
         """The outcome of the trial of that name, which is made once if it tells of the kernel."""
         key = (form, kind, name, index)
