@@ -8,7 +8,7 @@ the same kernel behind `torch.library.custom_op`.
 
 from __future__ import annotations
 
-import time
+import timeit
 from collections.abc import Callable
 from types import SimpleNamespace
 
@@ -24,13 +24,7 @@ CALLS, ROUNDS = 2000, 30
 
 def best_us(call: Callable[[], object]) -> float:
     """Microseconds of one call, in the best of many rounds: the machine's noise only adds."""
-    best = float("inf")
-    for _ in range(ROUNDS):
-        start = time.perf_counter()
-        for _ in range(CALLS):
-            call()
-        best = min(best, time.perf_counter() - start)
-    return best / CALLS * 1e6
+    return min(timeit.repeat(call, number=CALLS, repeat=ROUNDS)) / CALLS * 1e6
 
 
 _model = ModelFunctions()

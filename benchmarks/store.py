@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import time
+import timeit
 from collections.abc import Callable
 from pathlib import Path
 
@@ -34,11 +34,9 @@ def main() -> None:
     trace = parser.parse_args().trace
     print(f"{KV_HEADS} heads of {HEAD_DIM}, blocks of {BLOCK_SIZE}, bfloat16, times the copy")
     print(f"{'step':>16}  {'torch':>6}  {'plan':>6}  {'JAX':>6}")
-    steps = {f"decode {DECODE_BATCH}": decode_step()}
+    measure(f"decode {DECODE_BATCH}", *decode_step())
     for length in PREFILLS if trace is None else quartiles(trace):
-        steps[f"prefill {length}"] = prefill_step(length)
-    for name, (spec, num_tokens) in steps.items():
-        measure(name, spec, num_tokens)
+        measure(f"prefill {length}", *prefill_step(length))
 
 
 def quartiles(trace: Path) -> list[int]:
@@ -63,12 +61,11 @@ def measure(name: str, spec: BlockTable, num_tokens: int) -> None:
     cache = torch.zeros(shape, dtype=torch.bfloat16)
     states = torch.randn(num_tokens, KV_HEADS, HEAD_DIM).bfloat16()
     torch_spec = spec.map(torch.from_numpy)
-    step = bridges.plan(torch_spec, cache=cache, num_tokens=num_tokens, backend="torch")
-    copy = best(lambda: states.clone())
-    store = best(lambda: bridges.store_single_(cache, states, step))
-    planned = best(
-        lambda: bridges.plan(torch_spec, cache=cache, num_tokens=num_tokens, backend="torch")
-    )
+
+    def plan() -> bridges.StorePlan:
+        return bridges.plan(torch_spec, cache=cache, num_tokens=num_tokens, backend="torch")
+
+    step = plan()
     in_jax = [jnp.zeros(shape, jnp.bfloat16)]
     jax_states, jax_spec = jnp.ones(states.shape, jnp.bfloat16), spec.map(jnp.asarray)
 
@@ -76,20 +73,15 @@ def measure(name: str, spec: BlockTable, num_tokens: int) -> None:
         in_jax[0] = store_single_donated(in_jax[0], jax_states, jax_spec)
         in_jax[0].block_until_ready()
 
-    ratios = [store, planned, best(donated)]
-    print(f"{name:>16}  " + "  ".join(f"{each / copy:6.1f}" for each in ratios))
+    copy = best(states.clone)
+    calls = (lambda: bridges.store_single_(cache, states, step), plan, donated)
+    print(f"{name:>16}  " + "  ".join(f"{best(call) / copy:6.1f}" for call in calls))
 
 
-def best(call: Callable[[], object], rounds: int = 7, seconds: float = 0.05) -> float:
-    call()
-    times = []
-    for _ in range(rounds):
-        calls, start = 0, time.perf_counter()
-        while time.perf_counter() - start < seconds:
-            call()
-            calls += 1
-        times.append((time.perf_counter() - start) / calls)
-    return min(times)
+def best(call: Callable[[], object]) -> float:
+    timer = timeit.Timer(call)
+    calls, _ = timer.autorange()
+    return min(timer.repeat(7, calls)) / calls
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import torch
 
@@ -34,11 +36,10 @@ class BridgeAdapter:
         return {"torch": torch.__version__, "device": device}
 
     def unsupported(self, case: Case) -> str | None:
-        if case.kind == "load":
-            return "the bridge only stores"
-        if case.kind == "vjp":
-            return "a store in place has no derivative; it refuses tensors that require grad"
-        return None
+        return {
+            "load": "the bridge only stores",
+            "vjp": "a store in place has no derivative; it refuses tensors that require grad",
+        }.get(case.kind)
 
     def store(self, cache: np.ndarray, states: np.ndarray, index_spec: IndexSpec) -> np.ndarray:
         memory, tensor = self._there(cache)
@@ -87,16 +88,10 @@ def _owner(array: np.ndarray) -> np.ndarray:
     return owner.view(array.dtype).reshape(-1)
 
 
-def torch_backend() -> BridgeAdapter:
-    """The portable backend."""
-    return BridgeAdapter("torch")
-
-
-def ixformer_backend() -> BridgeAdapter:
-    """The vendor's kernels, on the vendor's device."""
-    return BridgeAdapter("ixformer", "cuda")
+torch_backend = partial(BridgeAdapter, "torch")
+ixformer_backend = partial(BridgeAdapter, "ixformer", "cuda")
 
 
 def ixformer_model_backend() -> BridgeAdapter:
-    """The same backend around the software model of the kernels."""
+    """The ixformer backend around the software model of the kernels."""
     return BridgeAdapter(model.backend())

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, SupportsIndex
 import array_api_compat.torch as xp
 import torch
 
-from functional_paged import BlockTable, ChunkPlan, IndexSpec, SpecError, internal
+from functional_paged import BlockTable, ChunkPlan, SpecError, internal
 from functional_paged.internal import Int32, Shaped, destinations
 
 from ._backend import BackendUnsupported
@@ -64,35 +64,22 @@ class MojoStorePagedSingleCache(torch.nn.Module):
             as `bridges.store_single_`.
           BackendUnsupported: the backend cannot load or cannot serve this call.
         """
-        spec = _index_spec(block_table, cu_q_lens, context_kv_lens, chunk_metadata)
-        return store_single_(cache, states, spec, backend=self.backend)
-
-
-def _index_spec(
-    block_table: torch.Tensor | None,
-    cu_q_lens: torch.Tensor | None,
-    context_kv_lens: torch.Tensor | None,
-    chunk_metadata: torch.Tensor | None,
-) -> IndexSpec:
-    by_table = {
-        "block_table": block_table,
-        "cu_q_lens": cu_q_lens,
-        "context_kv_lens": context_kv_lens,
-    }
-    given = [name for name, array in by_table.items() if array is not None]
-    if chunk_metadata is not None:
-        if given:
+        arrays = (block_table, cu_q_lens, context_kv_lens)
+        names = ("block_table", "cu_q_lens", "context_kv_lens")
+        given = " and ".join(n for n, a in zip(names, arrays, strict=True) if a is not None)
+        if chunk_metadata is not None and given:
+            raise SpecError("C1", f"chunk_metadata must come without {given}, got both")
+        if chunk_metadata is not None:
+            spec = ChunkPlan(chunk_metadata)
+        elif block_table is not None and context_kv_lens is not None:
+            spec = BlockTable(block_table, context_kv_lens, cu_q_lens)
+        else:
             raise SpecError(
-                "C1", f"chunk_metadata must come without {' and '.join(given)}, got both"
+                "C1",
+                "either chunk_metadata or both block_table and context_kv_lens must be given, "
+                f"got {given or 'none of them'}",
             )
-        return ChunkPlan(chunk_metadata)
-    if block_table is None or context_kv_lens is None:
-        raise SpecError(
-            "C1",
-            "either chunk_metadata or both block_table and context_kv_lens must be given, "
-            f"got {' and '.join(given) or 'none of them'}",
-        )
-    return BlockTable(block_table, context_kv_lens, cu_q_lens)
+        return store_single_(cache, states, spec, backend=self.backend)
 
 
 def build_paged_kv_chunk_metadata(
@@ -144,8 +131,7 @@ def _tokens_named(spec: BlockTable) -> int:
     batch = spec.context_kv_lens.shape[0]
     if spec.cu_q_lens is None or batch == 0:
         return batch
-    ends = torch.where(spec.context_kv_lens >= 0, spec.cu_q_lens[1:], 0)
-    return int(ends.max())
+    return int(torch.where(spec.context_kv_lens >= 0, spec.cu_q_lens[1:], 0).max())
 
 
 def register() -> type:
