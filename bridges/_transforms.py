@@ -19,6 +19,12 @@ def at_work() -> bool:
     return forward_ad._current_level >= 0 or maybe_current_level() is not None
 
 
+def no_derivative(rule: str, remedy: str) -> SpecError:
+    """The error of a call that would need the derivative of a store in place."""
+    text = f"{rule}, since a store in place has no derivative; {remedy}, or differentiate "
+    return SpecError("C22", text + "functional_paged.store_single")
+
+
 def check_untransformed(**tensors: torch.Tensor) -> None:
     """Check that no transformation follows the named tensors, which would miss what is written.
 
@@ -35,12 +41,8 @@ def check_untransformed(**tensors: torch.Tensor) -> None:
         return
     for name, tensor in tensors.items():
         if is_gradtrackingtensor(tensor) and (tensor.is_floating_point() or tensor.is_complex()):
-            raise SpecError(
-                "C22",
-                f"{name} must not be a tensor that a derivative of torch.func follows, since a "
-                "store in place has none; store outside of it, or differentiate "
-                "functional_paged.store_single",
-            )
+            followed = f"{name} must not be a tensor that a derivative of torch.func follows"
+            raise no_derivative(followed, "store outside of it")
         if is_batchedtensor(tensor) or is_functionaltensor(tensor):
             raise SpecError(
                 "C20",
@@ -48,11 +50,8 @@ def check_untransformed(**tensors: torch.Tensor) -> None:
                 "store outside of it",
             )
         if _has_tangent(tensor):
-            raise SpecError(
-                "C22",
-                f"{name} must not carry a tangent, since a store in place has no derivative; call "
-                f"it with {name}.detach(), or differentiate functional_paged.store_single",
-            )
+            carries = f"{name} must not carry a tangent"
+            raise no_derivative(carries, f"call it with {name}.detach()")
 
 
 def _has_tangent(tensor: torch.Tensor) -> bool:

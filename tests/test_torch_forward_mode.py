@@ -164,7 +164,8 @@ def test_c22_a_derivative_of_torch_func_has_words_of_its_own():
         followed(jvp, "states", tensors()["cache"])
     assert str(error.value) == (
         "C22: states must not be a tensor that a derivative of torch.func follows, since a store "
-        "in place has none; store outside of it, or differentiate functional_paged.store_single"
+        "in place has no derivative; store outside of it, or differentiate "
+        "functional_paged.store_single"
     )
 
 
