@@ -25,7 +25,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from jax_mirror import to_numpy
 from smollm2_paged import load_model
 
 TEXT = (
@@ -54,9 +53,9 @@ def record(dtype_name: str) -> tuple[dict[str, Any], int]:
     for index in LAYERS:
         layer = output.past_key_values.layers[index]
         for kind, padded in (("k", layer.keys), ("v", layer.values)):
-            states = to_numpy(padded[0].transpose(0, 1).contiguous())
-            stored = states.view(np.uint16) if dtype_name == "bfloat16" else states
-            arrays[f"{dtype_name}/layer{index:02}/{kind}"] = stored
+            states = padded[0].transpose(0, 1).contiguous()
+            stored = states.view(torch.uint16) if dtype_name == "bfloat16" else states
+            arrays[f"{dtype_name}/layer{index:02}/{kind}"] = stored.numpy()
     return arrays, inputs["input_ids"].shape[1]
 
 

@@ -41,18 +41,12 @@ SPARE_BLOCKS = 5  # no row ever gets that many blocks: they must keep their bits
 
 @dataclass(frozen=True)
 class Result:
-    """What one run generated, and how much it stored and compared."""
+    """What one run generated, and the caches that were compared."""
 
-    texts: tuple[str, ...]
-    token_ids: tuple[tuple[int, ...], ...]
-    rows_finished_early: int
-    steps: int
-    stores: int
-    tokens_stored: int
-    blocks_used: int
-    num_blocks: int
-    caches_compared: int
-    bytes_compared: int
+    texts: list[str]
+    token_ids: list[list[int]]
+    paged: PagedCache
+    mirror: JaxMirror
 
 
 def missing_packages() -> list[str]:
@@ -83,9 +77,13 @@ def make_caches(
     model: Any, attention_mask: torch.Tensor, max_new_tokens: int, block_size: int
 ) -> tuple[PagedCache, JaxMirror]:
     """Return poisoned paged caches for one batch, and their mirror, which hears of each store."""
+    import numpy as np
     import torch
-    from jax_mirror import JaxMirror, poisoned
+    from jax_mirror import JaxMirror
     from paged_cache import PagedBatch, PagedCache
+
+    from functional_paged.conformance.adapters.torch_memory import tensor_over
+    from functional_paged.conformance.bits import pattern
 
     batch_size, columns = attention_mask.shape
     max_blocks_per_seq = -(-(columns + max_new_tokens) // block_size)
@@ -93,9 +91,10 @@ def make_caches(
     shape = (num_blocks, model.config.num_key_value_heads, block_size, model.config.head_dim)
     layers = range(model.config.num_hidden_layers)
     names = [f"layer{layer:02}/{kind}" for layer in layers for kind in "kv"]
+    dtype = np.dtype(str(model.dtype).removeprefix("torch."))
     caches = {
-        name: poisoned(shape, model.dtype, start=i * math.prod(shape))
-        for i, name in enumerate(names)
+        name: tensor_over(pattern(math.prod(shape), dtype, salt).reshape(shape))
+        for salt, name in enumerate(names)
     }
     mirror = JaxMirror(caches)
     shuffled = torch.randperm(num_blocks, generator=torch.Generator().manual_seed(0)).tolist()
@@ -116,6 +115,7 @@ def run(
     Raises:
       AssertionError: tokens, keys, values or caches differ; says which and where.
     """
+    import torch
     from jax_mirror import assert_same_bits
 
     messages = [[{"role": "user", "content": prompt}] for prompt in PROMPTS]
@@ -145,33 +145,21 @@ def run(
         assert_same_bits(tokens[row], own.sequences[row, columns:], f"tokens after {prompt!r}")
     compare_with_own_cache(paged, own.past_key_values)
     for name, cache in paged.caches.items():
-        assert_same_bits(cache, mirror.caches[name], f"{name} in torch and JAX")
-
-    batch = paged.batch
-    num_blocks = paged.caches["layer00/k"].shape[0]
-    return Result(
-        texts=tuple(tokenizer.batch_decode(tokens, skip_special_tokens=True)),
-        token_ids=tuple(map(tuple, tokens.tolist())),
-        rows_finished_early=int((~batch.is_token[:, -1]).sum()),
-        steps=batch.steps,
-        stores=mirror.stores,
-        tokens_stored=int(batch.is_token.sum()),
-        blocks_used=num_blocks - len(batch.free_blocks),
-        num_blocks=num_blocks,
-        caches_compared=len(mirror.caches),
-        bytes_compared=sum(cache.nbytes for cache in paged.caches.values()),
-    )
+        in_jax = torch.from_dlpack(mirror.caches[name])
+        assert_same_bits(cache, in_jax, f"{name} in torch and JAX")
+    texts = tokenizer.batch_decode(tokens, skip_special_tokens=True)
+    return Result(texts, tokens.tolist(), paged, mirror)
 
 
 def compare_with_own_cache(paged: PagedCache, own: Any) -> None:
     """Each stored token's key and value must be what transformers' own cache holds for it."""
-    from jax_mirror import assert_same_bits, to_numpy
+    from jax_mirror import assert_same_bits
 
     is_token = paged.batch.is_token
     own_tensors = [padded for layer in own.layers for padded in (layer.keys, layer.values)]
     for (name, cache), padded in zip(paged.caches.items(), own_tensors, strict=True):
         actual = paged.batch.read(cache).transpose(1, 2)[is_token]
-        expected = to_numpy(padded.transpose(1, 2)[is_token])
+        expected = padded.transpose(1, 2)[is_token]
         assert_same_bits(actual, expected, f"{name} and transformers' own")
 
 
@@ -198,12 +186,15 @@ def main(argv: list[str] | None = None) -> int:
     )
     for prompt, text in zip(PROMPTS, result.texts, strict=True):
         print(f"> {prompt}\n{text.strip()}\n")
+    batch, caches = result.paged.batch, result.paged.caches.values()
+    num_blocks = len(next(iter(caches)))
     print(
-        f"{result.steps} model steps made {result.stores} stores of {result.tokens_stored} tokens "
-        f"into {result.blocks_used} of {result.num_blocks} shuffled blocks.\n"
+        f"{batch.steps} model steps made {result.mirror.stores} stores of "
+        f"{int(batch.is_token.sum())} tokens "
+        f"into {num_blocks - len(batch.free_blocks)} of {num_blocks} shuffled blocks.\n"
         "Tokens, keys and values equal those of transformers' own cache.\n"
-        f"torch and JAX agree bit for bit: {result.caches_compared} caches, "
-        f"{result.bytes_compared:,} bytes."
+        f"torch and JAX agree bit for bit: {len(caches)} caches, "
+        f"{sum(cache.nbytes for cache in caches):,} bytes."
     )
     return 0
 
