@@ -12,14 +12,7 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
-from functional_paged.conformance import (
-    Adapter,
-    BackendNotFound,
-    BackendRun,
-    Result,
-    all_cases,
-    find_adapter,
-)
+from functional_paged.conformance import BackendNotFound, BackendRun, all_cases, find_adapter
 from functional_paged.conformance.run.ledger import Ledger, read_ledger, run_with_ledger
 from functional_paged.internal import CLAUSES, SPEC_VERSION
 
@@ -89,48 +82,38 @@ def run(name: str) -> BackendRun:
     if errors:
         raise SystemExit("\n".join(f"{name}: {error}" for error in errors))
     # What the ledger keeps from running, as it would crash or hang, is a failure like the others.
-    expressed = [r for r in done.results if r.status != "unsupported" or is_kept_back(adapter, r)]
+    expressed = [
+        result
+        for result in done.results
+        if result.status != "unsupported"
+        or (result.ledger and adapter.unsupported(result.case) is None)
+    ]
     return replace(done, results=tuple(expressed))
-
-
-def is_kept_back(adapter: Adapter, result: Result) -> bool:
-    """Whether a case was not run for its ledger alone."""
-    return bool(result.ledger) and adapter.unsupported(result.case) is None
 
 
 def cell(done: BackendRun, clause: str) -> str:
     """What became of the cases of a clause that the backend can express."""
     results = [r for r in done.results if clause in r.case.clauses]
-    failed = [r for r in results if r.status != "pass"]
-    if not failed:
+    blamed = [blame(r.ledger) for r in results if r.status != "pass"]
+    if not blamed:
         return str(len(results) or "")
-    others = {blamed(r.ledger) for r in failed} - {clause}
-    passed = len(results) - len(failed)
-    return " ".join([f"**{passed}** of {len(results)}", *sorted(others, key=number)])
+    passed = f"**{len(results) - len(blamed)}** of {len(results)}"
+    return " ".join([passed, *(f"C{number}" for number in sorted({*blamed} - {blame(clause)}))])
 
 
 def failures(done: BackendRun) -> list[str]:
     """A line for each reason of the ledger, by its clause."""
     counts = Counter(result.ledger for result in done.results if result.status != "pass")
-    return [
-        f"- {linked(reason)} ({count} case{'s' * (count > 1)})"
-        for reason, count in sorted(counts.items(), key=lambda item: number(item[0]))
-    ]
+    lines = []
+    for reason, count in sorted(counts.items(), key=lambda item: blame(item[0])):
+        linked = re.sub(r" (https://\S+)$", r" ([link](\1))", reason)
+        lines.append(f"- {linked} ({count} case{'s' * (count > 1)})")
+    return lines
 
 
-def blamed(reason: str) -> str:
-    """The clause that a ledger's reason begins with: `C14` of `C14: -1 counts from the end`."""
-    return reason.partition(":")[0]
-
-
-def number(reason: str) -> int:
-    """The number of that clause."""
-    return int(blamed(reason)[1:])
-
-
-def linked(reason: str) -> str:
-    """A ledger's reason, the address behind it as a link."""
-    return re.sub(r" (https://\S+)$", r" ([link](\1))", reason)
+def blame(reason: str) -> int:
+    """The number of the clause that a reason begins with: 14 of `C14: -1 counts from the end`."""
+    return int(reason.partition(":")[0][1:])
 
 
 def page(runs: list[BackendRun], missing: dict[str, str]) -> str:
