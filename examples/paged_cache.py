@@ -116,18 +116,18 @@ class PagedLayer(CacheLayerMixin):
         super().__init__()
         self.name, self.batch, self.listener = name, batch, listener
         self.keys, self.values = keys, values
+        self._caches = {"k": keys, "v": values}
         self.is_initialized = True
 
     def update(self, key_states, value_states, *args, **kwargs):
         """Store the new columns and return all columns so far, as `DynamicCache` does."""
-        keys = self._store(f"{self.name}/k", self.keys, key_states)
-        return keys, self._store(f"{self.name}/v", self.values, value_states)
+        return self._store("k", key_states), self._store("v", value_states)
 
-    def _store(self, name: str, cache: torch.Tensor, padded: torch.Tensor) -> torch.Tensor:
-        states = self.batch.pack(padded)
+    def _store(self, kind: str, padded: torch.Tensor) -> torch.Tensor:
+        cache, states = self._caches[kind], self.batch.pack(padded)
         bridges.store_single_(cache, states, self.batch.plan)
         if self.listener is not None:
-            self.listener(name, states, self.batch.spec)
+            self.listener(f"{self.name}/{kind}", states, self.batch.spec)
         return self.batch.read(cache)
 
     def lazy_initialization(self, key_states, value_states) -> None:
