@@ -30,6 +30,45 @@ MAX_TABLE_ENTRIES = 2**22
 _log = logging.getLogger("bridges.ixformer")
 
 
+class Signature(NamedTuple):
+    """The facts about a call that are read off its tensors: equal calls are stored alike.
+
+    Attributes:
+      dtype: of cache and states.
+      shape: of the cache.
+      cache_strides: in elements; `None` if contiguous.
+      states_strides: in elements; `None` if contiguous.
+      cache_shift: bytes that the cache's address is past a multiple of `ALIGNMENT`.
+      states_shift: the same for the states.
+      row_bits: of the number of rows.
+      device: index of the device; -1 for the CPU.
+    """
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    cache_strides: tuple[int, ...] | None
+    states_strides: tuple[int, ...] | None
+    cache_shift: int
+    states_shift: int
+    row_bits: int
+    device: int
+
+    @property
+    def kind(self) -> TensorKind:
+        """The tensors' kind, which a trial tries in a cache of few blocks."""
+        _, kv_heads, block_size, head_dim = self.shape
+        return TensorKind(
+            self.dtype,
+            kv_heads,
+            block_size,
+            head_dim,
+            self.cache_strides,
+            self.states_strides,
+            self.cache_shift,
+            self.states_shift,
+        )
+
+
 class Proof(NamedTuple):
     """A call that trials have shown to be right.
 
@@ -59,8 +98,8 @@ class Prover:
         self._functions = functions
         self._device_check = device_check
         self._findings: dict[tuple[str, TensorKind, str, int], Finding] = {}
-        # What they come to, so that a call looks up one thing: what was read off its tensors.
-        self._proofs: dict[tuple[Any, ...], Proof] = {}
+        # What they come to, so that a call looks up one thing.
+        self._proofs: dict[Signature, Proof] = {}
         self._native: dict[tuple[Any, ...], bool] = {}
 
     def write(
@@ -111,7 +150,7 @@ class Prover:
 
     def _proof(self, cache: torch.Tensor, rows: int, states: torch.Tensor | None) -> Proof:
         """What is proven of a call, by trials if it is the first of its kind, or a refusal."""
-        key = (
+        call = Signature(
             cache.dtype,
             cache.shape,
             None if cache.is_contiguous() else cache.stride(),
@@ -121,7 +160,7 @@ class Prover:
             (rows | 4).bit_length(),
             cache.get_device(),
         )
-        return self._proofs.get(key) or self._prove(key)
+        return self._proofs.get(call) or self._prove(call)
 
     def native_is_proven(self, proof: Proof, table_shape: tuple[int, ...]) -> bool:
         """Whether the same call has every edge of prefill proven, for a table of that size."""
@@ -143,29 +182,27 @@ class Prover:
         self._native[key] = True
         return True
 
-    def _prove(self, key: tuple[Any, ...]) -> Proof:
-        """Try the safe route, the best call first."""
-        dtype, shape, strides, *layout, row_bits, device = key
-        num_blocks, kv_heads, block_size, head_dim = shape
-        if max(math.prod(shape), num_blocks * (strides or (0,))[0]) > INT32_MAX:
+    def _prove(self, call: Signature) -> Proof:
+        """Try the safe route, the best call form first."""
+        strides = call.cache_strides
+        if max(math.prod(call.shape), call.shape[0] * (strides or (0,))[0]) > INT32_MAX:
             raise BackendUnsupported(
                 "no ixformer was seen to reach past 2**31 elements (C19), which cache of shape "
-                f"{tuple(shape)} and strides {strides or 'of a contiguous one'} needs; use smaller "
-                "caches or backend='torch'"
+                f"{tuple(call.shape)} and strides {strides or 'of a contiguous one'} needs; use "
+                "smaller caches or backend='torch'"
             )
-        kind = TensorKind(dtype, kv_heads, block_size, head_dim, strides, *layout)
-        rows = 2**row_bits - 1
-        name, trial = f"decode of {rows} rows", partial(specs.decode_rows, rows, block_size)
+        kind, rows = call.kind, 2**call.row_bits - 1
+        name, trial = f"decode of {rows} rows", partial(specs.decode_rows, rows, kind.block_size)
         plain = kind._replace(states_strides=None, states_shift=0)  # as those of a copy are
         found: dict[str, Finding] = {}  # each text once: two kinds may fail alike
         for tried, form in product(dict.fromkeys((kind, plain)), CALL_FORMS):
-            finding = self._find(form, tried, name, trial, device)
+            finding = self._find(form, tried, name, trial, call.device)
             if finding.status == "proven":
                 store = in_form(self._functions, form)
                 store = store if tried == kind else copying(store)
-                proof = Proof(store, form, tried, row_bits, device)
+                proof = Proof(store, form, tried, call.row_bits, call.device)
                 if all(finding.status == "disproven" for finding in found.values()):
-                    self._proofs[key] = proof
+                    self._proofs[call] = proof
                 return proof
             found[f"{form}: {finding}"] = finding
         raise BackendUnsupported(
