@@ -5,13 +5,16 @@ Imports no framework; a function that needs one loads it.
 
 from __future__ import annotations
 
+import importlib
 import math
 import os
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -23,6 +26,18 @@ from functional_paged.conformance.bits import DTYPES, pattern
 from functional_paged.conformance.cases.steps import Step, table
 from functional_paged.conformance.cases.suite import forms_of
 from functional_paged.conformance.run.compare import compare
+
+
+@contextmanager
+def loaded_again(module: ModuleType) -> Iterator[None]:
+    """A module loaded a second time; afterwards it is the first again, whose classes are in use."""
+    before = dict(vars(module))
+    importlib.reload(module)
+    try:
+        yield
+    finally:
+        vars(module).clear()
+        vars(module).update(before)
 
 
 def clauses_of(test: str) -> list[str]:

@@ -17,7 +17,7 @@ from bridges import BackendUnsupported, torch_inplace
 from bridges import _registry as registry
 from bridges.torch_inplace import TorchBackend
 from functional_paged import BlockTable, ChunkPlan, SlotMapping
-from tests.helpers import run
+from tests.helpers import loaded_again, run
 
 SHAPE = (4, 1, 2, 3)
 SPECS = {
@@ -122,9 +122,9 @@ print(step(torch.zeros(4, 1, 2, 3), torch.ones(2, 1, 3), torch.tensor([7, -1])).
 @pytest.mark.parametrize("module", ["_operator", "torch_inplace", "ixformer.op"])
 def test_a_module_of_an_operator_may_be_loaded_again(module):
     before = torch_inplace._store_op
-    importlib.reload(importlib.import_module(f"bridges.{module}"))
-    assert torch_inplace._store_op is before
-    check(plan_of())
+    with loaded_again(importlib.import_module(f"bridges.{module}")):
+        assert torch_inplace._store_op is before
+        check(plan_of())
 
 
 def test_a_name_of_another_process_is_refused_in_words():
