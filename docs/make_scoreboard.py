@@ -85,7 +85,7 @@ def run(name: str) -> BackendRun:
     expressed = [
         result
         for result in done.results
-        if result.status != "unsupported"
+        if result.status not in ("cannot-express", "no-such-member", "not-run")
         or (result.ledger and adapter.unsupported(result.case) is None)
     ]
     return replace(done, results=tuple(expressed))

@@ -113,13 +113,13 @@ def test_the_ledger_turns_known_failures_green_and_stale_entries_red(adapters: P
     assert run(*words, "--ledger", "missing.toml")[0] == 2
 
 
-def test_a_case_that_the_ledger_calls_unsupported_is_not_run(adapters: Path) -> None:
+def test_a_case_that_the_ledger_keeps_from_running_is_not_run(adapters: Path) -> None:
     words = ("--backend", "my_adapters:Dies", "--jobs", "1")
     assert run(*words, "--cases", "c7*bf16*", "--write-ledger", "dies.toml")[0] == 1
     # The ledger has the adapter's name, the command line its path.
     status, output = run(*words, "--cases", "c7*bf16*", "--ledger", "dies.toml")
     assert status == 2  # nothing is left that ran
-    assert "6 unsupported: not run: see the ledger" in output
+    assert "6 not run: see the ledger" in output
 
 
 def test_the_results_are_written_as_json(adapters: Path) -> None:

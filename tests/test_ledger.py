@@ -69,7 +69,7 @@ def test_a_failure_that_the_ledger_does_not_know_stays_one(tmp_path: Path) -> No
     [
         ('reason = "-1 counts from the end"', "", r"known\[0\]\.reason must be a str, got None"),
         ('reason = "-1 counts from the end"', 'reason = " "', r"known\[0\]\.reason must be a str"),
-        ('status = "xfail"', 'status = "flaky"', "must be 'xfail' or 'unsupported', got 'flaky'"),
+        ('status = "xfail"', 'status = "flaky"', "must be 'xfail' or 'not-run', got 'flaky'"),
         ('status = "xfail"', "status = 1", r"known\[0\]\.status must be a str, got 1"),
         ("link =", "lnik =", r"known\[0\] must have no field 'lnik'"),
         ('backend = "mine"', "", r"the ledger\.backend must be a str, got None"),

@@ -71,8 +71,8 @@ def crashed(case: Case) -> BackendRun:
             id="xfail",
         ),
         pytest.param(
-            lambda: [BackendRun("x", {}, (Result(a_case(), "unsupported", "no"),))],
-            id="unsupported",
+            lambda: [BackendRun("x", {}, (Result(a_case(), "not-run", "no"),))],
+            id="not-run",
         ),
         pytest.param(lambda: [crashed(a_case())], id="crash"),
         pytest.param(list, id="nothing"),
@@ -95,7 +95,7 @@ def test_a_report_tells_what_went_wrong_and_where() -> None:
     assert result["mismatch"]["actual"] == "0x3f800001"
     assert result["mismatch"]["written"]
     assert reported["cases"][1]["cache_shape"] == [5, 2, 4, 3]
-    assert reported["backends"][1]["counts"] == {"unsupported": 1, "fail": 1}
+    assert reported["backends"][1]["counts"] == {"cannot-express": 1, "fail": 1}
     assert reported["backends"][1]["by_clause"]["C16"] == {"fail": 1}
     assert reported["backends"][1]["by_clause"]["C19"] == {}
 
@@ -171,7 +171,7 @@ def test_the_command_line_writes_both(tmp_path: Path) -> None:
         ("All 2 backends fail", lambda: [run_of(a(), [a_case()]) for a in (Faulty, OneBlockOff)]),
         (
             "x runs no case",
-            lambda: [BackendRun("x", {}, (Result(a_case(), "unsupported", "no"),))],
+            lambda: [BackendRun("x", {}, (Result(a_case(), "not-run", "no"),))],
         ),
         (
             "faulty passes, with 1 known failure",

@@ -144,7 +144,7 @@ def test_each_status_has_a_mark_of_its_own(show: Callable[..., Any]) -> None:
         status: page.locator(f"table .n.{status}").first.evaluate(
             "element => getComputedStyle(element, '::before').content"
         )
-        for status in ("pass", "fail", "unsupported", "untested")
+        for status in ("pass", "fail", "cannot-express", "untested")
     }
     assert len(set(marks.values())) == 4
 
@@ -227,7 +227,7 @@ def test_filters_show_what_they_name(show: Callable[..., Any]) -> None:
     page = show(faulty_report())
     both = ["c5_by_hand/slots", "c3_by_hand/slots"]
     assert ids_shown(page) == both  # the failure first
-    page.get_by_role("combobox", name="status").select_option("unsupported")
+    page.get_by_role("combobox", name="status").select_option("cannot-express")
     assert ids_shown(page) == ["c3_by_hand/slots"]
     assert page.locator("#cases output").inner_text() == "1 of 2 cases"
     page.get_by_role("combobox", name="clause").select_option("C5")

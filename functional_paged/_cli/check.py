@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 from rich.console import Console
@@ -21,10 +22,11 @@ from ..conformance.cases.suite import large_cases, small_cases
 from ..conformance.report.page import to_html
 from ..conformance.report.results import counts_of, report
 from ..conformance.run.ledger import Ledger, draft_ledger, read_ledgers, run_with_ledger
+from ..conformance.run.run_case import RAN, Status
 from .outputs import Refused, console, opened, shown
 
 DEFAULT_BACKENDS = ("reference", "jax", "torch")
-_STYLES = {"pass": "green", "fail": "bold red", "xfail": "magenta", "unsupported": "yellow"}
+_STYLES = {"pass": "green", "fail": "bold red", "xfail": "magenta"}
 
 
 def check(
@@ -96,7 +98,7 @@ def check(
         }
         for output in outputs:
             output.write(texts[output.option])
-    idle = [run for run in runs if not counts_of(run.results).keys() & {"pass", "fail", "xfail"}]
+    idle = [run for run in runs if not counts_of(run.results).keys() & RAN]
     failed = contradictions or any("fail" in counts_of(run.results) for run in runs)
     last = [f"[bold red]ledger:[/] {escape(text)}" for text in contradictions]
     last += [f"[bold red]{escape(run.name)}: supports none of these cases[/]" for run in idle]
@@ -144,9 +146,9 @@ def _show(
     table.add_row("", "all", str(len(cases)), *[_cell(counts_of(run.results)) for run in runs])
     console.print(table)
     for run in runs:
-        reasons = [r.reason for r in run.results if r.status == "unsupported"]
-        for reason in dict.fromkeys(reasons):
-            text = f"{run.name}: {reasons.count(reason)} unsupported: {reason}"
+        others = [(r.status, r.reason) for r in run.results if r.status not in RAN]
+        for (status, reason), count in Counter(others).items():
+            text = f"{run.name}: {count} {status.replace('-', ' ')}: {reason}"
             console.print(f"[yellow]{escape(text)}[/]", highlight=False)
     for run in runs:
         _print_first_failure(console, run)
@@ -158,8 +160,8 @@ def _cell(counts: dict[str, int]) -> str:
     if not counts:
         return "[dim]untested[/]"
     return ", ".join(
-        f"[{style}]{counts[status]} {status}[/]"
-        for status, style in _STYLES.items()
+        f"[{_STYLES.get(status, 'yellow')}]{counts[status]} {status.replace('-', ' ')}[/]"
+        for status in get_args(Status)
         if status in counts
     )
 

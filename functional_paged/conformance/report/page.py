@@ -12,12 +12,16 @@ from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from ..run.run_case import RAN
 from .drawing import OUTCOMES, drawing
 
 STATUSES = {
     "fail": "Failures",
     "xfail": "Known failures",
-    "unsupported": "Unsupported by a backend",
+    "not-promised": "Not promised by a backend",
+    "no-such-member": "Backends without the member",
+    "cannot-express": "Cases that a backend cannot express",
+    "not-run": "Not run",
     "pass": "Passed by every backend",
 }
 """Worst first, with the heading of the cases whose worst it is."""
@@ -27,7 +31,7 @@ MOST_DRAWINGS = 150
 
 _VERBS = {
     "fail": ("fails", "fail"),
-    "unsupported": ("runs no case", "run no case"),
+    "idle": ("runs no case", "run no case"),
     "pass": ("passes", "pass"),
 }
 
@@ -90,7 +94,7 @@ def _verdict(backends: list[Mapping[str, Any]], verdicts: list[str]) -> tuple[st
 def _verdict_of(backend: Mapping[str, Any]) -> tuple[str, str]:
     """As `_verdict`, for one backend. As in the check's exit status, an outdated ledger fails."""
     counts = Counter(backend["counts"])
-    number = counts.total() - counts["unsupported"]
+    number = sum(counts[status] for status in RAN)
     ran = f"of the {_plural(number, 'case')} that it ran"
     outdated = sum(r["status"] == "pass" and bool(r["ledger"]) for r in backend["results"])
     if counts["fail"]:
@@ -98,7 +102,7 @@ def _verdict_of(backend: Mapping[str, Any]) -> tuple[str, str]:
     if outdated:
         return "fail", f"passes {_plural(outdated, 'case')} that its ledger lists as failing"
     if not number:
-        return "unsupported", "ran no case"
+        return "idle", "ran no case"
     known = f"; {counts['xfail']:,} known to fail" if counts["xfail"] else ""
     return "pass", f"passes {counts['pass']:,} {ran}{known}"
 

@@ -15,7 +15,7 @@ from functional_paged.internal import CLAUSES, SPEC_VERSION
 from ..run.run_case import Result
 from ..run.supervise import BackendRun
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 def report(runs: Sequence[BackendRun]) -> dict[str, Any]:
@@ -70,6 +70,7 @@ def _result(result: Result) -> dict[str, Any]:
     return {
         "id": result.case.id,
         "status": result.status,
+        "clause": result.clause,
         "reason": result.reason,
         "ledger": result.ledger,
         "mismatch": None if result.mismatch is None else asdict(result.mismatch),

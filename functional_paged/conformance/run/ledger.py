@@ -4,7 +4,7 @@ backend = "torch-index-put"
 
 [[known]]
 id = "c14_negative_slots/*"    # a case, or a pattern of which every case fails
-status = "xfail"               # or "unsupported": not to be run: it crashes, hangs, or may pass
+status = "xfail"               # or "not-run": not to be run: it crashes, hangs, or may pass
 reason = "-1 counts from the end"
 link = "..."                   # optional
 """
@@ -67,9 +67,9 @@ class Ledger:
         return next((known for known in self.known if known.matches(case)), None)
 
     def not_to_run(self, case: Case) -> bool:
-        """Whether the case is listed as unsupported."""
+        """Whether the case is listed as not to be run."""
         known = self.find(case)
-        return known is not None and known.status == "unsupported"
+        return known is not None and known.status == "not-run"
 
     def apply(self, results: Iterable[Result]) -> tuple[list[Result], list[str]]:
         """Turn this backend's known failures into `xfail`, and list what contradicts the ledger.
@@ -112,10 +112,7 @@ def run_with_ledger(
     to_run = [case for case in cases if not ledger.not_to_run(case)]
     run = run_backend(backend, to_run, **options)
     done = {result.case.id: result for result in run.results}
-    results = [
-        done.get(case.id) or Result(case, "unsupported", "not run: see the ledger")
-        for case in cases
-    ]
+    results = [done.get(case.id) or Result(case, "not-run", "see the ledger") for case in cases]
     known, errors = ledger.apply(results)
     return replace(run, results=tuple(known)), errors
 
@@ -156,9 +153,9 @@ def _parsed(text: str) -> Ledger:
     for number, entry in enumerate(fields.get("known", [])):
         where, kinds = f"known[{number}]", {"id": str, "status": str, "reason": str, "link": str}
         _expect(where, entry, kinds, optional="link")
-        if entry["status"] not in ("xfail", "unsupported"):
+        if entry["status"] not in ("xfail", "not-run"):
             raise LedgerError(
-                f"{where}.status must be 'xfail' or 'unsupported', got {entry['status']!r}"
+                f"{where}.status must be 'xfail' or 'not-run', got {entry['status']!r}"
             )
         known.append(Known(**entry))
     for id_, count in Counter(entry.id for entry in known).items():
@@ -190,7 +187,7 @@ def draft_ledger(ledger: Ledger, results: Iterable[Result]) -> str:
     new = [
         Known(
             result.case.id,
-            "unsupported" if result.reason.startswith(("crashed", "hung")) else "xfail",
+            "not-run" if result.reason.startswith(("crashed", "hung")) else "xfail",
             result.reason,
         )
         for result in results

@@ -18,8 +18,17 @@ from ..cases.case import Case, CaseKind
 from ..cases.problem import Problem
 from .compare import Mismatch, compare, judge_large, judge_store
 
-Status: TypeAlias = Literal["pass", "fail", "xfail", "unsupported"]
-"""`xfail`: a failure that the backend's ledger knows. What was not asked for is untested."""
+Status: TypeAlias = Literal[
+    "pass", "fail", "xfail", "not-promised", "no-such-member", "cannot-express", "not-run"
+]
+"""What came of a case, of those that were asked for.
+
+`xfail`: a failure that the backend's ledger knows. `not-promised`: a clause that the caller of this
+kernel must see to. `no-such-member`: the adapter lacks the method that the case asks for.
+`cannot-express`: the adapter says why the kernel cannot be given such a case. `not-run`: the ledger
+or this machine says why not.
+"""
+RAN: frozenset[Status] = frozenset({"pass", "fail", "xfail"})
 
 LARGE_CASE_BYTES = 8 * 2**30
 
@@ -31,9 +40,10 @@ class Result:
     Attributes:
       case: the case.
       status: see `Status`.
-      reason: why it failed or is unsupported; empty for a pass.
+      reason: why it failed or did not run. For a pass, what else is to be said of it, if anything.
       mismatch: the first wrong element, if the failure is one of bits.
       ledger: the ledger's reason and link, for a case that it names.
+      clause: what a failure is charged to; the case's subject where that is not known better.
     """
 
     case: Case
@@ -41,6 +51,11 @@ class Result:
     reason: str = ""
     mismatch: Mismatch | None = None
     ledger: str = ""
+    clause: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.clause:
+            object.__setattr__(self, "clause", self.case.clauses[0])
 
 
 def run_case(adapter: Adapter, case: Case) -> Result:
@@ -51,14 +66,16 @@ def run_case(adapter: Adapter, case: Case) -> Result:
         if not isinstance(reason, str | None):
             return Result(case, "fail", f"unsupported() must return a str or None, got {reason!r}")
         member, judge = _JUDGES[case.kind]
-        if not reason and getattr(adapter, member, None) is None:
-            reason = f"the adapter has no {member}"
-        reason = reason or _no_room(case)
         if reason is not None:
-            return Result(case, "unsupported", reason)
+            return Result(case, "cannot-express", reason)
+        if getattr(adapter, member, None) is None:
+            return Result(case, "no-such-member", f"the adapter has no {member}")
+        reason = _no_room(case)
+        if reason is not None:
+            return Result(case, "not-run", reason)
         wrong = judge(getattr(adapter, member), case, problem)
     except CaseUnsupported as error:
-        return Result(case, "unsupported", str(error))
+        return Result(case, "cannot-express", str(error))
     except (Exception, SystemExit) as error:  # whatever a backend raises is its result
         place = traceback.extract_tb(error.__traceback__)[-1]
         where = f"({place.name}, line {place.lineno})"
