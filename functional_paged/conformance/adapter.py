@@ -15,6 +15,7 @@ from functional_paged import IndexSpec
 from functional_paged.reference import Cache, States
 
 from .cases.case import Case
+from .run.words import in_words
 
 
 class Adapter(Protocol):
@@ -79,15 +80,6 @@ class BackendNotFound(LookupError):
 
 ENTRY_POINTS = "functional_paged.adapters"
 """The group of entry points that names adapters: ours, and those of any installed package."""
-
-
-def in_words(error: BaseException) -> str:
-    """The type and the text of an exception, whatever its `__str__` does."""
-    try:
-        text = str(error)
-    except Exception as second:
-        text = f"its text raises {type(second).__name__}"
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def find_adapter(name: str) -> Adapter:

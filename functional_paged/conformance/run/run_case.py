@@ -12,11 +12,12 @@ import numpy as np
 
 from functional_paged import reference
 
-from ..adapter import Adapter, CaseUnsupported, in_words
+from ..adapter import Adapter, CaseUnsupported
 from ..bits import overwrite
 from ..cases.case import Case, CaseKind
 from ..cases.problem import Problem
 from .compare import Mismatch, compare, judge_large, judge_store
+from .words import in_words
 
 Status: TypeAlias = Literal[
     "pass", "fail", "xfail", "not-promised", "no-such-member", "cannot-express", "not-run"

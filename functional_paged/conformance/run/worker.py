@@ -10,9 +10,10 @@ from __future__ import annotations
 import os
 from multiprocessing.connection import Connection
 
-from ..adapter import Adapter, BackendNotFound, find_adapter, in_words
+from ..adapter import Adapter, BackendNotFound, find_adapter
 from ..cases.suite import find_case
 from .run_case import run_case
+from .words import in_words
 
 
 def main(backend: str, answers: str, *case_ids: str) -> None:
