@@ -75,6 +75,16 @@ def crashed(case: Case) -> BackendRun:
             id="not-run",
         ),
         pytest.param(lambda: [crashed(a_case())], id="crash"),
+        pytest.param(
+            lambda: [with_result(run_of(ReferenceAdapter(), [a_case()]), reason="refused: no")],
+            id="remark",
+        ),
+        pytest.param(
+            lambda: [
+                BackendRun("x", {}, (Result(a_case(), "not-promised", "y"),), {"C5": "what is y"})
+            ],
+            id="not promised",
+        ),
         pytest.param(list, id="nothing"),
     ],
 )
@@ -96,8 +106,17 @@ def test_a_report_tells_what_went_wrong_and_where() -> None:
     assert result["mismatch"]["written"]
     assert reported["cases"][1]["cache_shape"] == [5, 2, 4, 3]
     assert reported["backends"][1]["counts"] == {"cannot-express": 1, "fail": 1}
-    assert reported["backends"][1]["by_clause"]["C16"] == {"fail": 1}
+    assert reported["backends"][1]["by_clause"]["C5"] == {"fail": 1}
+    assert reported["backends"][1]["by_clause"]["C16"] == {}
     assert reported["backends"][1]["by_clause"]["C19"] == {}
+
+
+def test_a_failure_counts_once_for_the_clause_that_it_is_charged_to() -> None:
+    run = with_result(run_of(Faulty(), [a_case("c5_a"), a_case("c5_b")]), clause="C16")
+    (backend,) = report([run])["backends"]
+    counted = {clause: counts for clause, counts in backend["by_clause"].items() if counts}
+    assert counted == {"C5": {"fail": 1}, "C16": {"fail": 1}}
+    assert backend["counts"] == {"fail": 2}
 
 
 def broken(change: Callable[[dict[str, Any], dict[str, Any]], object]) -> dict[str, Any]:
@@ -126,7 +145,12 @@ def broken(change: Callable[[dict[str, Any], dict[str, Any]], object]) -> dict[s
         pytest.param(
             lambda report, result: report["backends"][0]["info"].update(torch=2), id="info"
         ),
+        pytest.param(
+            lambda report, result: report["backends"][0].update(promises=[{"of": "C5"}]),
+            id="promise",
+        ),
         pytest.param(lambda report, result: result.update(status="skip"), id="status"),
+        pytest.param(lambda report, result: result.update(clause="twins"), id="charged to"),
         pytest.param(lambda report, result: result.update(reason=""), id="fail without a reason"),
         pytest.param(lambda report, result: result.update(status="xfail"), id="xfail, no ledger"),
         pytest.param(
@@ -155,31 +179,41 @@ def test_the_command_line_writes_both(tmp_path: Path) -> None:
     ran = command_line("check", *cases, "--html", page, "--json", data)
     assert ran.exit_code == 0, ran.output
     VALIDATOR.validate(json.loads(data.read_text()))
-    assert "reference passes" in page.read_text()
+    assert "reference: 1 of 1 clause holds" in page.read_text()
+
+
+RAN = "in the cases that ran"
 
 
 @pytest.mark.parametrize(
     ("verdict", "runs"),
     [
         ("Nothing ran", list),
-        ("reference passes", lambda: [run_of(ReferenceAdapter(), [a_case()])]),
-        ("faulty fails", lambda: [run_of(Faulty(), [a_case()])]),
+        (f"reference: 1 of 1 clause holds {RAN}", lambda: [run_of(ReferenceAdapter(), [a_case()])]),
         (
-            "1 of 2 backends fails",
+            f"faulty: 0 of 1 clause holds {RAN}; C5 does not",
+            lambda: [run_of(Faulty(), [a_case()])],
+        ),
+        (
+            f"faulty: 0 of 1 clause holds {RAN}; C5 does not "
+            "(1 of 2 backends hold every clause that ran)",
             lambda: [run_of(a(), [a_case()]) for a in (ReferenceAdapter, Faulty)],
         ),
-        ("All 2 backends fail", lambda: [run_of(a(), [a_case()]) for a in (Faulty, OneBlockOff)]),
         (
-            "x runs no case",
+            f"All 2 backends: every clause holds {RAN}",
+            lambda: [run_of(ReferenceAdapter(), [a_case()], name) for name in "ab"],
+        ),
+        (
+            "x: ran no case",
             lambda: [BackendRun("x", {}, (Result(a_case(), "not-run", "no"),))],
         ),
         (
-            "faulty passes, with 1 known failure",
+            f"faulty: 0 of 1 clause holds {RAN}; C5 is known not to",
             lambda: [with_result(run_of(Faulty(), [a_case()]), status="xfail", ledger="known")],
         ),
         # As the command's exit status: a pass that the ledger does not expect is no pass.
         (
-            "reference fails",
+            f"reference: 1 of 1 clause holds {RAN}; the ledger lists 1 case as failing that passed",
             lambda: [with_result(run_of(ReferenceAdapter(), [a_case()]), ledger="known")],
         ),
     ],

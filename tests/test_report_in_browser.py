@@ -11,6 +11,8 @@ from typing import Any, NoReturn
 
 import pytest
 
+from functional_paged.conformance import BackendRun, Result
+from functional_paged.conformance.adapters.reference import ReferenceAdapter
 from functional_paged.conformance.report.page import to_html
 from functional_paged.conformance.report.results import report
 from tests.faulty_reports import (
@@ -21,6 +23,7 @@ from tests.faulty_reports import (
     faulty_report,
     large_report,
     run_of,
+    with_result,
 )
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -34,6 +37,10 @@ ARGUMENTS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+HEADLINE = (
+    "faulty: 0 of 1 clause holds in the cases that ran; C5 does not "
+    "(1 of 2 backends hold every clause that ran)"
+)
 TIP = "#tip"
 DRAWING = "svg.blocks"
 MIDDLE_OF_CELL = """([block, offset]) => {
@@ -128,10 +135,11 @@ def names(title: str, block: int, offset: int) -> str:
 
 def test_the_verdict_comes_first(show: Callable[..., Any]) -> None:
     page = show(faulty_report())
-    assert page.locator("h1").inner_text() == "1 of 2 backends fails"
-    assert page.title() == "1 of 2 backends fails \u00b7 functional-paged check"
+    assert page.locator("h1").inner_text() == HEADLINE
+    assert page.title() == f"{HEADLINE} \u00b7 functional-paged check"
+    assert page.locator(".backend h2").all_inner_texts() == ["faulty", "reference"]  # worst first
     card = page.locator(".backend", has_text="faulty 0.1")
-    assert "fails 1 of the 1 case that it ran" in card.inner_text()
+    assert card.locator(".verdict").inner_text() in HEADLINE
     row = page.locator("tbody tr", has_text="C5").first
     assert row.locator("td").all_inner_texts() == ["1 pass", "1 fail"]
     untested = page.locator("tbody tr", has_text="C19").first
@@ -243,15 +251,21 @@ def test_filters_show_what_they_name(show: Callable[..., Any]) -> None:
 
 def test_a_count_leads_to_its_cases_and_the_address_keeps_them(show: Callable[..., Any]) -> None:
     name = "faulty & <b>/+ 100%"
-    page = show(faulty_report(faulty_name=name))
+    run = with_result(run_of(Faulty(), [a_case()], name), clause="C16")
+    page = show(report([run_of(ReferenceAdapter(), [a_case()]), run]))
     page.locator("tbody tr", has_text="C16").get_by_role("link", name="1 fail").click()
-    assert page.locator(".result:visible h4").all_inner_texts() == [f"{name} fail"]
+    assert page.locator(".result:visible h4").all_inner_texts() == [f"{name} fail for C16"]
     assert ids_shown(page) == ["c5_by_hand/slots"]
     address = page.url
     page.goto("about:blank")
     page.goto(address)
     assert page.get_by_role("combobox", name="backend").input_value() == name
-    assert page.locator(".result:visible h4").all_inner_texts() == [f"{name} fail"]
+    assert page.locator(".result:visible h4").all_inner_texts() == [f"{name} fail for C16"]
+    page.get_by_role("combobox", name="clause").select_option("C5")  # its subject: the reference's
+    assert page.locator(".result:visible").count() == 0
+    page.get_by_role("combobox", name="backend").select_option("")
+    page.get_by_role("combobox", name="status").select_option("")
+    assert page.locator(".result:visible h4").all_inner_texts() == ["reference pass"]
 
 
 def test_cases_open_and_close_together(show: Callable[..., Any]) -> None:
@@ -276,7 +290,7 @@ def test_a_drawing_that_repeats_is_there_when_its_case_opens(show: Callable[...,
 
 def test_the_page_reads_without_scripts(show: Callable[..., Any]) -> None:
     page = show(faulty_report(), java_script_enabled=False)
-    assert page.locator("h1").inner_text() == "1 of 2 backends fails"
+    assert page.locator("h1").inner_text() == HEADLINE
     assert page.locator(DRAWING).is_visible()
     assert "1 stray: block 2, offset 0" in page.locator("figcaption").inner_text()
     assert page.locator("#filter").is_hidden()
@@ -291,6 +305,29 @@ def test_hostile_text_runs_nothing(show: Callable[..., Any]) -> None:
     page = show(hostile_report)
     assert page.evaluate("window.ran") is None
     assert page.locator("thead th").last.inner_text() == hostile
+
+
+def test_what_is_not_promised_stands_by_itself(show: Callable[..., Any]) -> None:
+    assert show(faulty_report()).get_by_role("heading", name="Not promised").count() == 0
+    left = Result(a_case(), "not-promised", "slots are in the cache")
+    promises = {"C5": "slots are in the cache", "c5_*": "no more than 8 tokens"}
+    page = show(report([BackendRun("mine", {}, (left,), promises)]))
+    table = page.locator("section", has=page.get_by_role("heading", name="Not promised"))
+    assert table.locator("tbody tr").all_inner_texts() == [
+        "mine\tC5 a token's slot, in unbounded integers\tslots are in the cache",
+        "mine\tc5_*\tno more than 8 tokens",
+    ]
+    assert "1 not promised (C5): slots are in the cache" in page.locator(".backend").inner_text()
+
+
+def test_a_pass_may_have_a_remark(show: Callable[..., Any]) -> None:
+    remark = "refused without naming C5: AssertionError: dtype"
+    page = show(report([with_result(run_of(ReferenceAdapter(), [a_case()]), reason=remark)]))
+    assert "1 pass: refused without naming its clause" in page.locator(".backend").inner_text()
+    page.locator(".group > summary").click()
+    page.locator(".case > summary").click()
+    assert page.locator(".result.pass .reason").inner_text() == remark
+    assert page.locator(".fail").count() == 0
 
 
 def test_a_narrow_screen_needs_no_scrolling_sideways(show: Callable[..., Any]) -> None:

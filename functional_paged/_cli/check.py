@@ -4,29 +4,25 @@ from __future__ import annotations
 
 import json
 import os
-from collections import Counter
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
-from rich.table import Table
 
-from .._clauses import CLAUSES
 from ..conformance import BackendRun, Case, all_cases, run_backend
 from ..conformance.cases.suite import large_cases, small_cases
 from ..conformance.report.page import to_html
-from ..conformance.report.results import counts_of, report
+from ..conformance.report.results import report
+from ..conformance.report.summary import verdict_of
 from ..conformance.run.ledger import Ledger, draft_ledger, read_ledgers, run_with_ledger
-from ..conformance.run.run_case import RAN, Status
 from .outputs import Refused, console, opened, shown
+from .results import show_results
 
 DEFAULT_BACKENDS = ("reference", "jax", "torch")
-_STYLES = {"pass": "green", "fail": "bold red", "xfail": "magenta"}
 
 
 def check(
@@ -88,22 +84,20 @@ def check(
         runs, contradictions = _run_all(
             backend or DEFAULT_BACKENDS, chosen, ledgers, seconds_per_case=seconds, jobs=jobs
         )
-        first = runs[0]
+        first, results = runs[0], report(runs)
         texts = {
-            "--json": lambda: json.dumps(report(runs), indent=1) + "\n",
-            "--html": lambda: to_html(report(runs)),
+            "--json": lambda: json.dumps(results, indent=1) + "\n",
+            "--html": lambda: to_html(results),
             "--write-ledger": lambda: draft_ledger(
                 ledgers.get(first.name, Ledger(first.name)), first.results
             ),
         }
         for output in outputs:
             output.write(texts[output.option])
-    idle = [run for run in runs if not counts_of(run.results).keys() & RAN]
-    failed = contradictions or any("fail" in counts_of(run.results) for run in runs)
+    verdicts = [verdict_of(backend)[0] for backend in results["backends"]]
+    status = 1 if contradictions or "fail" in verdicts else 2 if "idle" in verdicts else 0
     last = [f"[bold red]ledger:[/] {escape(text)}" for text in contradictions]
-    last += [f"[bold red]{escape(run.name)}: supports none of these cases[/]" for run in idle]
-    status = 1 if failed else 2 if idle else 0
-    return shown(status, lambda console: _show(console, chosen, runs, last), outputs)
+    return shown(status, lambda console: show_results(console, results, last), outputs)
 
 
 def _run_all(
@@ -131,54 +125,3 @@ def _run_all(
             contradictions += [f"{name}: {error}" for error in errors]
     contradictions += [f"backend {name!r} was not run" for name in ledgers if name not in names]
     return runs, contradictions
-
-
-def _show(
-    console: Console, cases: Sequence[Case], runs: Sequence[BackendRun], last: Sequence[str]
-) -> None:
-    console.print(f"{len(cases)} cases, each compared bit for bit over the whole cache")
-    table = Table("clause", "what must hold", "cases", *[escape(run.name) for run in runs])
-    for clause in CLAUSES:
-        count = sum(clause.id in case.clauses for case in cases)
-        cells = [_cell(counts_of(run.results, clause.id)) for run in runs]
-        table.add_row(clause.id, clause.title, str(count), *cells)
-    table.add_section()
-    table.add_row("", "all", str(len(cases)), *[_cell(counts_of(run.results)) for run in runs])
-    console.print(table)
-    for run in runs:
-        others = [(r.status, r.reason) for r in run.results if r.status not in RAN]
-        for (status, reason), count in Counter(others).items():
-            text = f"{run.name}: {count} {status.replace('-', ' ')}: {reason}"
-            console.print(f"[yellow]{escape(text)}[/]", highlight=False)
-    for run in runs:
-        _print_first_failure(console, run)
-    for line in last:
-        console.print(line, highlight=False)
-
-
-def _cell(counts: dict[str, int]) -> str:
-    if not counts:
-        return "[dim]untested[/]"
-    return ", ".join(
-        f"[{_STYLES.get(status, 'yellow')}]{counts[status]} {status.replace('-', ' ')}[/]"
-        for status in get_args(Status)
-        if status in counts
-    )
-
-
-def _print_first_failure(console: Console, run: BackendRun) -> None:
-    failed = [result for result in run.results if result.status == "fail"]
-    if not failed:
-        return
-    case = failed[0].case
-    console.print(f"[bold red]{escape(run.name)}: {len(failed)} failed; the first is[/]")
-    lines = [
-        f"case    {case.id}",
-        f"about   {case.about}",
-        f"clause  {', '.join(case.clauses)}",
-        f"result  {failed[0].reason}",
-    ]
-    if case.link:
-        lines.append(f"seen at {case.link}")
-    for line in lines:
-        console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)

@@ -9,11 +9,11 @@ function showMatches() {
   const [clause, backend, status, id] = fields.map((field) => field.value.trim());
   const filtered = Boolean(clause || backend || status || id);
   for (const item of all(".case")) {
-    const named = item.querySelector("code").textContent.includes(id);
-    const fits = named && (!clause || item.dataset.clauses.split(" ").includes(clause));
+    const fits = item.querySelector("code").textContent.includes(id);
     for (const result of all(".result", item)) {
+      const charged = !clause || result.dataset.clause === clause;
       const wanted = !backend || result.firstChild.firstChild.data === `${backend} `;
-      result.hidden = !(fits && wanted && (!status || result.classList.contains(status)));
+      result.hidden = !(fits && charged && wanted && (!status || result.classList.contains(status)));
     }
     item.hidden = !item.querySelector(".result:not([hidden])");
   }

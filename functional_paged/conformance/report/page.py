@@ -12,8 +12,8 @@ from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from ..run.run_case import RAN
 from .drawing import OUTCOMES, drawing
+from .summary import VERDICTS, headline, notes, plural, verdict_of
 
 STATUSES = {
     "fail": "Failures",
@@ -28,12 +28,6 @@ STATUSES = {
 
 MOST_DRAWINGS = 150
 """A page with more different ones would be heavy."""
-
-_VERBS = {
-    "fail": ("fails", "fail"),
-    "idle": ("runs no case", "run no case"),
-    "pass": ("passes", "pass"),
-}
 
 
 def to_html(report: Mapping[str, Any]) -> str:
@@ -50,12 +44,13 @@ def to_html(report: Mapping[str, Any]) -> str:
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
     environment.trim_blocks = environment.lstrip_blocks = True
     address = partial(quote, safe="", errors="replace")
-    environment.filters.update(plural=_plural, digest=_digest, address=address)
-    verdicts = [_verdict_of(backend) for backend in report["backends"]]
+    environment.filters.update(plural=plural, digest=_digest, address=address)
+    backends = [(backend, *verdict_of(backend)) for backend in report["backends"]]
     page = environment.get_template("page.html").render(
         report=report,
-        verdict=_verdict(report["backends"], [status for status, _ in verdicts]),
-        backends=list(zip(report["backends"], verdicts, strict=True)),
+        verdict=headline(report["backends"]),
+        backends=sorted(backends, key=lambda told: VERDICTS.index(told[1])),
+        notes=notes,
         groups=_groups(report),
         titles={clause["id"]: clause["title"] for clause in report["clauses"]},
         statuses=STATUSES,
@@ -66,45 +61,10 @@ def to_html(report: Mapping[str, Any]) -> str:
     return page.encode("ascii", "xmlcharrefreplace").decode("ascii")
 
 
-def _plural(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
 def _digest(text: str) -> str:
     """The name by which a page's policy allows one inline script or style."""
     digest = hashlib.sha256(text.encode()).digest()
     return f"'sha256-{base64.b64encode(digest).decode()}'"
-
-
-def _verdict(backends: list[Mapping[str, Any]], verdicts: list[str]) -> tuple[str, str]:
-    """A status for the colour, and a sentence about the backends with the worst verdict."""
-    total = len(verdicts)
-    for status, (one, many) in _VERBS.items():
-        count = verdicts.count(status)
-        if count == 0:
-            continue
-        subject = f"{count} of {total} backends" if count < total else f"All {total} backends"
-        subject = backends[0]["name"] if total == 1 else subject
-        known = sum(backend["counts"].get("xfail", 0) for backend in backends)
-        rest = f", with {_plural(known, 'known failure')}" if known and status == "pass" else ""
-        return status, f"{subject} {one if count == 1 else many}{rest}"
-    return "untested", "Nothing ran"
-
-
-def _verdict_of(backend: Mapping[str, Any]) -> tuple[str, str]:
-    """As `_verdict`, for one backend. As in the check's exit status, an outdated ledger fails."""
-    counts = Counter(backend["counts"])
-    number = sum(counts[status] for status in RAN)
-    ran = f"of the {_plural(number, 'case')} that it ran"
-    outdated = sum(r["status"] == "pass" and bool(r["ledger"]) for r in backend["results"])
-    if counts["fail"]:
-        return "fail", f"fails {counts['fail']:,} {ran}"
-    if outdated:
-        return "fail", f"passes {_plural(outdated, 'case')} that its ledger lists as failing"
-    if not number:
-        return "idle", "ran no case"
-    known = f"; {counts['xfail']:,} known to fail" if counts["xfail"] else ""
-    return "pass", f"passes {counts['pass']:,} {ran}{known}"
 
 
 def _groups(report: Mapping[str, Any]) -> list[tuple[str, list[dict[str, Any]]]]:

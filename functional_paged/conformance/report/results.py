@@ -52,14 +52,15 @@ def report_schema() -> dict[str, Any]:
 
 
 def counts_of(results: Iterable[Result], clause: str | None = None) -> dict[str, int]:
-    """How many results have each status, among the cases of one clause or of all."""
-    return dict(Counter(r.status for r in results if clause is None or clause in r.case.clauses))
+    """How many results have each status, of those that count for one clause or of all."""
+    return dict(Counter(r.status for r in results if clause is None or r.clause == clause))
 
 
 def _backend(run: BackendRun) -> dict[str, Any]:
     return {
         "name": run.name,
         "info": run.info,
+        "promises": [{"of": of, "caller": caller} for of, caller in run.promises.items()],
         "counts": counts_of(run.results),
         "by_clause": {clause.id: counts_of(run.results, clause.id) for clause in CLAUSES},
         "results": [_result(result) for result in run.results],

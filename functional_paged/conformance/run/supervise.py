@@ -8,10 +8,10 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pickle import UnpicklingError
 from typing import Any
@@ -43,11 +43,13 @@ class BackendRun:
       name: the adapter's.
       info: the adapter's versions and device.
       results: one a case, in the order of the cases.
+      promises: what a caller must see to, by clause or glob of case ids.
     """
 
     name: str
     info: dict[str, str]
     results: tuple[Result, ...]
+    promises: Mapping[str, str] = field(default_factory=dict)
 
 
 def run_backend(

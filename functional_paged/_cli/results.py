@@ -1,0 +1,129 @@
+"""What `check` prints of a report: a table, what failed in a line each, and the verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias, get_args
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.measure import Measurement
+from rich.table import Table
+from rich.text import Text
+
+from ..conformance.report.summary import failures, named, notes, plural, scenario_of, verdict_of
+from ..conformance.run.run_case import Status
+
+Told: TypeAlias = Mapping[str, Any]
+"""A report, or a part of it."""
+
+LEAST_TITLE = 24
+"""Characters; where a table has room for fewer, it goes without the titles of the clauses."""
+
+_STYLES = {"pass": "green", "fail": "bold red", "xfail": "magenta"}
+
+
+def show_results(console: Console, report: Told, last: Sequence[str]) -> None:
+    """Print a report.
+
+    Args:
+      console: where. On a terminal a line for each kind of failure is cut at its width.
+      report: as `report()` makes it.
+      last: lines in markup that stand before the verdicts.
+    """
+    cases = {case["id"]: case for case in report["cases"]}
+    console.print(f"{plural(len(cases), 'case')}, each compared bit for bit over the whole cache")
+    console.print(_table(report, console))
+    every = [backend["by_clause"] for backend in report["backends"]]
+    untested = [c["id"] for c in report["clauses"] if not any(rows[c["id"]] for rows in every)]
+    if untested:
+        console.print(f"untested: {named(untested)}", highlight=False)
+    for backend in report["backends"]:
+        for note in notes(backend["results"]):
+            _print(console, f"{backend['name']}: {note}", "yellow")
+    for backend in report["backends"]:
+        _print_failures(console, backend, cases)
+    for line in last:
+        console.print(line, highlight=False)
+    for backend in report["backends"]:
+        status, told = verdict_of(backend)
+        console.print(Text(f"{backend['name']}: {told}", _STYLES.get(status, "yellow")))
+
+
+def _table(report: Told, console: Console) -> Table:
+    """The counts by clause, each case once."""
+    plain = _rows(report, titles=0)
+    wide = console.options.update(width=10**4)
+    room = console.width - Measurement.get(console, wide, plain).maximum - 2
+    return _rows(report, titles=room) if room >= LEAST_TITLE else plain
+
+
+def _rows(report: Told, *, titles: int) -> Table:
+    """The table with at most so many characters of each title."""
+    backends = report["backends"]
+    table = Table("clause", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    if titles:
+        table.add_column("what must hold", max_width=titles, no_wrap=True, overflow="ellipsis")
+    for backend in backends:
+        table.add_column(escape(backend["name"]))
+    for clause in report["clauses"]:
+        counts = [backend["by_clause"][clause["id"]] for backend in backends]
+        if any(counts):
+            title = [clause["title"]] * bool(titles)
+            table.add_row(clause["id"], *title, *map(_cell, counts))
+    table.add_section()
+    table.add_row("all", *[""] * bool(titles), *[_cell(backend["counts"]) for backend in backends])
+    return table
+
+
+def _cell(counts: Told) -> str:
+    return ", ".join(
+        f"[{_STYLES.get(status, 'yellow')}]{counts[status]} {status.replace('-', ' ')}[/]"
+        for status in get_args(Status)
+        if status in counts
+    )
+
+
+def _print_failures(console: Console, backend: Told, cases: Told) -> None:
+    """A line for each scenario and reason, and the first failure whole."""
+    failed = [result for result in backend["results"] if result["status"] == "fail"]
+    if not failed:
+        return
+    console.print(f"[bold red]{escape(backend['name'])}: {len(failed)} failed[/]", highlight=False)
+    lines = [_line(group, cases) for group in failures(failed)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        cells = [cell.ljust(width) for cell, width in zip(line, widths, strict=True)]
+        _print(console, f"  {'  '.join(cells).rstrip()}")
+    case = cases[failed[0]["id"]]
+    console.print("the first of them")
+    told = {
+        "case": case["id"],
+        "about": case["about"],
+        "clause": ", ".join(case["clauses"]),
+        "result": failed[0]["reason"],
+        "seen at": case["link"],
+    }
+    for name, value in told.items():
+        if value:
+            line = f"  {name:<7} {value}"
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _line(group: Sequence[Told], cases: Told) -> tuple[str, str, str, str]:
+    """Scenario, number of cases, clause, and the reason of the first."""
+    first, subjects = group[0], {cases[result["id"]]["clauses"][0] for result in group}
+    number = plural(len(group), "case")
+    if subjects != {first["clause"]}:
+        number += f" of {named(subjects)}"
+    which = "the first of them " if len(group) > 1 else ""
+    return scenario_of(first), number, first["clause"], f"{first['reason']} ({which}{first['id']})"
+
+
+def _print(console: Console, line: str, style: str = "") -> None:
+    """Print a line whole, or on a terminal as much as its width shows."""
+    cut = console.is_terminal
+    overflow = "ellipsis" if cut else "ignore"
+    text = Text(line, style)
+    console.print(text, no_wrap=True, overflow=overflow, crop=cut, highlight=False)
