@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from functional_paged.conformance import BackendNotFound, BackendRun, all_cases, find_adapter
+from functional_paged.conformance.report.results import counts_of
 from functional_paged.conformance.run.ledger import Ledger, read_ledger, run_with_ledger
 from functional_paged.internal import CLAUSES, SPEC_VERSION
 
@@ -61,9 +62,9 @@ may do otherwise.
 """
 
 CELLS = """\
-A cell is how many cases pass, of those that the backend can express. Behind it stand the clauses to
-blame, where a case of one clause fails because of another: many slot mappings hold a -1 (C14), many
-caches are bfloat16 (C16). An empty cell is a clause of which the backend can express no case.
+A cell is how many cases pass, of those that the backend can express. Each case counts once: where
+it fails, for the clause that the failure is charged to, else for the clause that it is about. An
+empty cell is a clause for which nothing counts.
 """
 
 
@@ -92,28 +93,35 @@ def run(name: str) -> BackendRun:
 
 
 def cell(done: BackendRun, clause: str) -> str:
-    """What became of the cases of a clause that the backend can express."""
-    results = [r for r in done.results if clause in r.case.clauses]
-    blamed = [blame(r.ledger) for r in results if r.status != "pass"]
-    if not blamed:
-        return str(len(results) or "")
-    passed = f"**{len(results) - len(blamed)}** of {len(results)}"
-    return " ".join([passed, *(f"C{number}" for number in sorted({*blamed} - {blame(clause)}))])
+    """What became of the cases that count for a clause."""
+    counts = Counter(counts_of(done.results, clause))
+    left, passed = counts.pop("not-promised", 0), counts["pass"]
+    number = counts.total()
+    words = [str(number) if passed == number else f"**{passed}** of {number}"] * bool(number)
+    return ", ".join(words + [f"{left} not promised"] * bool(left))
 
 
 def failures(done: BackendRun) -> list[str]:
-    """A line for each reason of the ledger, by its clause."""
-    counts = Counter(result.ledger for result in done.results if result.status != "pass")
+    """A line for each clause and reason of the ledger."""
+    failed = [result for result in done.results if result.status not in ("pass", "not-promised")]
+    counts = Counter((int(r.clause[1:]), r.ledger.removeprefix(f"{r.clause}: ")) for r in failed)
     lines = []
-    for reason, count in sorted(counts.items(), key=lambda item: blame(item[0])):
+    for (clause, reason), count in sorted(counts.items()):
         linked = re.sub(r" (https://\S+)$", r" ([link](\1))", reason)
-        lines.append(f"- {linked} ({count} case{'s' * (count > 1)})")
+        lines.append(f"- C{clause}: {linked} ({count} case{'s' * (count > 1)})")
     return lines
 
 
-def blame(reason: str) -> int:
-    """The number of the clause that a reason begins with: 14 of `C14: -1 counts from the end`."""
-    return int(reason.partition(":")[0][1:])
+def not_promised(runs: list[BackendRun]) -> list[str]:
+    """A table of what callers must see to, for the backends that say so."""
+    rows = [f"| `{r.name}` | {of} | {told} |" for r in runs for of, told in r.promises.items()]
+    head = [
+        "## Not promised",
+        "",
+        "| backend | | what its caller must see to |",
+        "| --- " * 3 + "|",
+    ]
+    return ["", *head, *rows] if rows else []
 
 
 def page(runs: list[BackendRun], missing: dict[str, str]) -> str:
@@ -132,6 +140,7 @@ def page(runs: list[BackendRun], missing: dict[str, str]) -> str:
         cells = [cell(done, clause.id) for done in runs]
         if any(cells):
             lines.append(f"| {clause.id} | {clause.title} | " + " | ".join(cells) + " |")
+    lines += not_promised(runs)
     lines += ["", "## What fails, and what a caller has to add", ""]
     for done in runs:
         if done.name in PEERS:
