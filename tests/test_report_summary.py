@@ -97,7 +97,7 @@ def test_failures_that_differ_in_numbers_are_one_line() -> None:
 
 
 def test_the_worst_failures_come_first() -> None:
-    worst_first = ["crashed: x", "hung: no", "raised after writing: no", "guard[7]", "cache[0]"]
+    worst_first = ["crashed: x", "hung: no", "raised after writing: no", "key guard[7]", "cache[0]"]
     few_first = [told("c5_a", reason=reason) for reason in worst_first]
     many_last = [told("c9_a", reason="cache[1]"), told("c9_a", reason="cache[1]")]
     groups = failures([*reversed(few_first), *many_last])

@@ -21,6 +21,9 @@ Told: TypeAlias = Mapping[str, Any]
 LEAST_TITLE = 24
 """Characters; where a table has room for fewer, it goes without the titles of the clauses."""
 
+MOST_WHOLE = 8
+"""Lines; more of them in a row are cut at the width of a terminal."""
+
 _STYLES = {"pass": "green", "fail": "bold red", "xfail": "magenta"}
 
 
@@ -28,7 +31,7 @@ def show_results(console: Console, report: Told, last: Sequence[str]) -> None:
     """Print a report.
 
     Args:
-      console: where. On a terminal a line for each kind of failure is cut at its width.
+      console: where.
       report: as `report()` makes it.
       last: lines in markup that stand before the verdicts.
     """
@@ -39,9 +42,8 @@ def show_results(console: Console, report: Told, last: Sequence[str]) -> None:
     untested = [c["id"] for c in report["clauses"] if not any(rows[c["id"]] for rows in every)]
     if untested:
         console.print(f"untested: {named(untested)}", highlight=False)
-    for backend in report["backends"]:
-        for note in notes(backend["results"]):
-            _print(console, f"{backend['name']}: {note}", "yellow")
+    told = [f"{b['name']}: {note}" for b in report["backends"] for note in notes(b["results"])]
+    _print(console, told, "yellow")
     for backend in report["backends"]:
         _print_failures(console, backend, cases)
     for line in last:
@@ -93,15 +95,15 @@ def _print_failures(console: Console, backend: Told, cases: Told) -> None:
     console.print(f"[bold red]{escape(backend['name'])}: {len(failed)} failed[/]", highlight=False)
     lines = [_line(group, cases) for group in failures(failed)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for line in lines:
-        cells = [cell.ljust(width) for cell, width in zip(line, widths, strict=True)]
-        _print(console, f"  {'  '.join(cells).rstrip()}")
-    case = cases[failed[0]["id"]]
+    padded = [map(str.ljust, line, widths) for line in lines]
+    _print(console, [f"  {'  '.join(cells).rstrip()}" for cells in padded])
+    case, clause = cases[failed[0]["id"]], failed[0]["clause"]
+    subject = case["clauses"][0]
     console.print("the first of them")
     told = {
         "case": case["id"],
         "about": case["about"],
-        "clause": ", ".join(case["clauses"]),
+        "clause": clause if clause == subject else f"{clause}, in a case of {subject}",
         "result": failed[0]["reason"],
         "seen at": case["link"],
     }
@@ -121,9 +123,9 @@ def _line(group: Sequence[Told], cases: Told) -> tuple[str, str, str, str]:
     return scenario_of(first), number, first["clause"], f"{first['reason']} ({which}{first['id']})"
 
 
-def _print(console: Console, line: str, style: str = "") -> None:
-    """Print a line whole, or on a terminal as much as its width shows."""
-    cut = console.is_terminal
+def _print(console: Console, lines: Sequence[str], style: str = "") -> None:
+    """Print lines whole, or many on a terminal each as far as its width shows it."""
+    cut = console.is_terminal and len(lines) > MOST_WHOLE
     overflow = "ellipsis" if cut else "ignore"
-    text = Text(line, style)
-    console.print(text, no_wrap=True, overflow=overflow, crop=cut, highlight=False)
+    for line in lines:
+        console.print(Text(line, style), no_wrap=True, overflow=overflow, crop=cut, highlight=False)

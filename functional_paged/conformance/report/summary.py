@@ -17,8 +17,8 @@ Told: TypeAlias = Mapping[str, Any]
 VERDICTS = ("fail", "idle", "xfail", "pass")
 """Worst first: a clause does not hold; nothing ran; failures are known; all that ran holds."""
 
-WORST_FIRST = ("crashed", "hung", "raised after writing", "guard", "")
-"""How reasons of failures begin."""
+WORST_FIRST = ("crashed", "hung", "raised after writing", r"(\w+ )?(guard|buffer)\[", "")
+"""How reasons of failures begin, as patterns."""
 
 _NUMBER = re.compile(r"0x[0-9a-f]+|\d+")
 
@@ -73,8 +73,8 @@ def failures(results: Iterable[Told]) -> list[list[Told]]:
     )
 
     def badness(group: list[Told]) -> tuple[int, int, int]:
-        beginnings = map(group[0]["reason"].startswith, WORST_FIRST)
-        return [*beginnings].index(True), -len(group), int(group[0]["clause"][1:])
+        begins = [re.match(pattern, group[0]["reason"]) is not None for pattern in WORST_FIRST]
+        return begins.index(True), -len(group), int(group[0]["clause"][1:])
 
     return sorted(groups, key=badness)
 
