@@ -22,10 +22,13 @@ class BridgeAdapter:
     guards around the cache too, and are copied back.
     """
 
+    strict = True
+
     def __init__(self, backend: str | bridges.Backend, device: str = "cpu"):
         self.name = backend if isinstance(backend, str) else backend.name
         self._backend = backend
         self._device = torch.device(device)
+        self.isolation = "fork" if self._device.type == "cpu" else "process"
         reason = bridges.available_backends().get(self.name)
         if reason is not None:
             raise ImportError(reason)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from contextlib import ExitStack
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,12 +14,13 @@ import typer
 from rich.markup import escape
 from rich.progress import Progress
 
-from ..conformance import BackendRun, Case, all_cases, run_backend
+from ..conformance import BackendRun, Case, all_cases
 from ..conformance.cases.suite import large_cases, small_cases
 from ..conformance.report.page import to_html
 from ..conformance.report.results import report
 from ..conformance.report.summary import verdict_of
 from ..conformance.run.ledger import Ledger, draft_ledger, read_ledgers, run_with_ledger
+from ..conformance.run.supervise import Workers
 from .outputs import Refused, console, opened, shown
 from .results import show_results
 
@@ -104,18 +106,21 @@ def _run_all(
     backends: Sequence[str], cases: Sequence[Case], ledgers: dict[str, Ledger], **options: Any
 ) -> tuple[list[BackendRun], list[str]]:
     """A run for each backend, its ledger applied, and what contradicts the ledgers."""
-    # A ledger has the adapter's name, which only loading the adapter tells.
-    names = [run_backend(backend, ()).name for backend in backends]
-    for name in names:
-        if names.count(name) > 1:
-            raise Refused(f"each backend must have a name of its own, got {name!r} twice")
-    runs, contradictions = [], []
     terminal = console(stderr=True)
-    with Progress(console=terminal, transient=True, disable=not terminal.is_terminal) as progress:
-        for backend, name in zip(backends, names, strict=True):
+    runs, contradictions = [], []
+    with ExitStack() as stack:
+        pools = [stack.enter_context(Workers(backend)) for backend in backends]
+        # A ledger has the adapter's name, which only loading the adapter tells.
+        names = [workers.about().name for workers in pools]
+        for name in names:
+            if names.count(name) > 1:
+                raise Refused(f"each backend must have a name of its own, got {name!r} twice")
+        progress = Progress(console=terminal, transient=True, disable=not terminal.is_terminal)
+        stack.enter_context(progress)
+        for name, workers in zip(names, pools, strict=True):
             task = progress.add_task(escape(name), total=len(cases))
             run, errors = run_with_ledger(
-                backend,
+                workers,
                 cases,
                 ledgers.get(name, Ledger(name)),
                 on_result=lambda _, task=task: progress.advance(task),

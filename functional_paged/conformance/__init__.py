@@ -2,7 +2,8 @@
 
 from .adapter import Adapter, BackendNotFound, CaseUnsupported, FullAdapter, find_adapter
 from .cases.case import Case
-from .cases.problem import LAYOUTS, GuardedCache, Problem
+from .cases.guarded_cache import LAYOUTS, GuardedCache
+from .cases.problem import Problem
 from .cases.scenarios import example_steps
 from .cases.steps import Step
 from .cases.suite import all_cases

@@ -6,22 +6,26 @@ import importlib
 import operator
 import os
 import sys
+from dataclasses import dataclass, fields
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from functional_paged import IndexSpec
 from functional_paged.reference import Cache, States
 
 from .cases.case import Case
+from .cases.guarded_cache import Order
+from .promises import Promises
 from .run.words import in_words
 
 
 class Adapter(Protocol):
     """The calls to a backend: NumPy in, NumPy out; bfloat16 and float8 as `ml_dtypes`.
 
-    These members are required; `FullAdapter` has those that some cases need.
+    These members are required; `FullAdapter` has those that some cases need, and `Traits` what an
+    adapter may say of its kernel.
 
     Attributes:
       name: what reports and ledgers call the backend.
@@ -30,7 +34,7 @@ class Adapter(Protocol):
     name: str
 
     def unsupported(self, case: Case) -> str | None:
-        """The reason why this backend cannot run a case, or `None` if it can."""
+        """The reason why this backend cannot be given a case, or `None` if it can."""
         ...
 
     def store(self, cache: Cache, states: States, index_spec: IndexSpec) -> Cache:
@@ -43,7 +47,18 @@ class Adapter(Protocol):
 
 
 class FullAdapter(Adapter, Protocol):
-    """An adapter with all that a case may need; without a member, such a case is unsupported."""
+    """An adapter with all that a case may need; without a method, such a case is not run."""
+
+    def store_pair(
+        self,
+        key_cache: Cache,
+        value_cache: Cache,
+        keys: States,
+        values: States,
+        index_spec: IndexSpec,
+    ) -> tuple[Cache, Cache]:
+        """As `store`, which it replaces, for a kernel that stores both sides: each is judged."""
+        ...
 
     def info(self) -> dict[str, str]:
         """Versions and device by name, for the report. No case needs it."""
@@ -56,7 +71,7 @@ class FullAdapter(Adapter, Protocol):
     def check(
         self, index_spec: IndexSpec, cache_shape: tuple[int, int, int, int], num_tokens: int
     ) -> None:
-        """Raise for a spec that is invalid by value, in a text that begins with the clause."""
+        """Raise for a spec that is invalid by value."""
         ...
 
     def vjp(
@@ -70,13 +85,54 @@ class FullAdapter(Adapter, Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Traits:
+    """What an adapter may say of its kernel, each in an attribute of that name.
+
+    Attributes:
+      isolation: `"fork"`: each case runs in a fork of a process that has loaded the adapter and
+        called nothing. `"process"`, for a framework that takes long to start or that a fork breaks
+        (JAX, a GPU): one process for many cases, a fresh one after a case that raised an error of
+        the kernel's own, crashed, or wrote around the cache.
+      promises: which clauses it holds to; see `all_but`.
+      slot_dtypes: dtypes of the slots that it takes.
+      order: `"NHD"`: every cache has the shape `(num_blocks, block_size, kv_heads, head_dim)`.
+      strict: an error must name its clause, and a store does not refuse what is invalid by value
+        but leaves it out, as `docs/spec.md` says. Else any error with the memory untouched will do.
+    """
+
+    isolation: Literal["fork", "process"] = "fork"
+    promises: Promises = Promises()
+    slot_dtypes: tuple[str, ...] = ("int32", "int64")
+    order: Order = "HND"
+    strict: bool = False
+
+
+def traits_of(adapter: Adapter) -> Traits:
+    """What an adapter says of its kernel, with the defaults for all else."""
+    said = {f.name: getattr(adapter, f.name) for f in fields(Traits) if hasattr(adapter, f.name)}
+    return Traits(**said)
+
+
 class CaseUnsupported(Exception):
     """Raised by an adapter that finds only on trying that it cannot run a case; says why."""
+
+
+class NoSuchMember(Exception):
+    """A method that a case needs and an adapter does not have."""
 
 
 class BackendNotFound(LookupError):
     """A backend's adapter that does not exist or cannot load; the text says why."""
 
+
+METHODS = ("unsupported", "store", "store_pair", "info", "load", "check", "vjp", "store_apart")
+_ALLOWED: dict[str, tuple[Any, ...]] = {
+    "isolation": ("fork", "process"),
+    "slot_dtypes": (("int32",), ("int64",), ("int32", "int64")),
+    "order": ("HND", "NHD"),
+    "strict": (True, False),
+}
 
 ENTRY_POINTS = "functional_paged.adapters"
 """The group of entry points that names adapters: ours, and those of any installed package."""
@@ -99,7 +155,9 @@ def find_adapter(name: str) -> Adapter:
     module, _, attribute = _path_of(name).rpartition(":")
     try:
         found = operator.attrgetter(attribute)(_import(module))
-        is_maker = isinstance(found, type) or (callable(found) and not hasattr(found, "store"))
+        is_maker = isinstance(found, type) or (
+            callable(found) and not hasattr(found, "unsupported")
+        )
         adapter: Any = found() if is_maker else found
         wrong = _wrong_member(adapter)
     except (Exception, SystemExit) as error:  # whatever a module does when it is imported
@@ -138,13 +196,21 @@ def _import(module: str) -> ModuleType:
 
 def _wrong_member(adapter: Any) -> str | None:
     """The words for what a member must be, for the first that is missing or something else."""
-    for member in ("name", "unsupported", "store"):
+    stores = "store_pair" if hasattr(adapter, "store_pair") else "store"
+    for member in ("name", "unsupported", stores):
         if not hasattr(adapter, member):
             return f"a member {member!r}"
     if not isinstance(adapter.name, str) or not adapter.name:
         return f"a str for its name, got {adapter.name!r}"
-    for member in ("unsupported", "store", "info", "load", "check", "vjp", "store_apart"):
+    for member in METHODS:
         value = getattr(adapter, member, None)
         if value is not None and not callable(value):
             return f"a method {member!r}, got {value!r}"
+    traits = traits_of(adapter)
+    for trait, allowed in _ALLOWED.items():
+        value = getattr(traits, trait)
+        if value not in allowed:
+            return f"for {trait!r} one of {', '.join(map(repr, allowed))}, got {value!r}"
+    if not isinstance(traits.promises, Promises):
+        return f"all_but(...) for its promises, got {traits.promises!r}"
     return None

@@ -14,7 +14,8 @@ from functional_paged import PAD, BlockTable, ChunkPlan, IndexSpec, SlotMapping
 
 from .bits import DTYPES
 from .cases.crossing import pattern_of
-from .cases.problem import LAYOUTS, Problem
+from .cases.guarded_cache import LAYOUTS
+from .cases.problem import Problem
 
 INT32 = (-(2**31), 2**31 - 1)
 

@@ -21,7 +21,7 @@ class ChecksNoShapes(Loop):
         return super().write(cache, rows, places)
 
 
-@planted("C1")
+@planted("C1", raises=True)
 class ChecksShapesTooLate(Loop):
     def refuse(self, cache, states, index_spec):
         try:

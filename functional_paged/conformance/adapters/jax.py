@@ -22,6 +22,9 @@ class JaxAdapter:
     not need what it was given any more (C17).
     """
 
+    isolation = "process"
+    strict = True
+
     def __init__(self, name: str, store: Any):
         self.name = name
         self._store = store

@@ -15,6 +15,7 @@ class ReferenceAdapter:
     """NumPy loops."""
 
     name = "reference"
+    strict = True
 
     def info(self) -> dict[str, str]:
         return {"numpy": np.__version__, "device": "cpu"}

@@ -12,7 +12,8 @@ from functional_paged import PAD, BlockTable, ChunkPlan, IndexSpec, SlotMapping,
 
 from ..bits import DTYPES, pattern
 from .case import Case
-from .problem import Problem, Shape
+from .guarded_cache import Shape
+from .problem import Problem
 from .scenarios import Scenario
 from .steps import Step
 

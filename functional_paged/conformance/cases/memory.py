@@ -13,7 +13,8 @@ from functional_paged import PAD, SlotMapping
 from ..bits import DTYPES
 from .case import Case
 from .crossing import MAIN_SHAPE, forms_of, pattern_of, problem
-from .problem import LAYOUTS, Problem
+from .guarded_cache import LAYOUTS
+from .problem import Problem
 from .steps import Step, mapping, plan_of, table
 
 HEAD_DIMS = (1, 3, 46, 63, 80, 96, 192, 576)

@@ -1,70 +1,20 @@
-"""The input of one store, in memory of which it may change only the slots."""
+"""The input of one store, and what a backend is given of it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import TypeAlias
+from dataclasses import dataclass
 
 import numpy as np
 
-from functional_paged import PAD, IndexSpec, reference
+from functional_paged import PAD, IndexSpec, SpecError, check_spec, reference
 
-from ..bits import overwrite, pattern
+from ..bits import overwrite
+from .guarded_cache import GuardedCache, Order, Shape
+from .walls import before_a_wall
 
-Shape: TypeAlias = tuple[int, int, int, int]
-MARGIN = 256
-"""Guard elements before and after a cache."""
-
-LAYOUTS = ("contiguous", "packed_kv", "kv_pair", "token_major")
-"""Layouts of a cache in memory: as it is; in the first half of the last axis of a `K|V` cache; as
-the second of two caches that alternate by block; with its heads inside its tokens."""
-
-
-@dataclass(eq=False)
-class GuardedCache:
-    """A cache inside a larger buffer of which no other element may change.
-
-    Attributes:
-      shape: `(num_blocks, kv_heads, block_size, head_dim)`.
-      dtype: one of `bits.DTYPES`.
-      strides: of the cache, in elements.
-      start: of the cache, in elements behind the first guard.
-      buffer: all memory, filled with a pattern. dtype[elements]
-      cache: the view that a store is given. dtype[num_blocks, kv_heads, block_size, head_dim]
-    """
-
-    shape: Shape
-    dtype: np.dtype
-    strides: Shape
-    start: int = 0
-    buffer: np.ndarray = field(init=False)
-    cache: np.ndarray = field(init=False)
-
-    def __post_init__(self) -> None:
-        steps = zip(self.shape, self.strides, strict=True)
-        span = sum((size - 1) * stride for size, stride in steps) + 1 if 0 not in self.shape else 0
-        self.buffer = pattern(self.start + span + 2 * MARGIN, self.dtype, salt=1)
-        self.cache = self.view_in(self.buffer)
-
-    @classmethod
-    def laid_out(cls, shape: Shape, dtype: np.dtype, layout: str) -> GuardedCache:
-        """A cache in one of `LAYOUTS`."""
-        _, kv_heads, block_size, head_dim = shape
-        row = 2 * head_dim if layout == "packed_kv" else head_dim
-        block = kv_heads * block_size * row
-        if layout == "token_major":
-            return cls(shape, dtype, (block, row, kv_heads * row, 1))
-        if layout == "kv_pair":
-            return cls(shape, dtype, (2 * block, block_size * row, row, 1), start=block)
-        assert layout in LAYOUTS
-        return cls(shape, dtype, (block, block_size * row, row, 1))
-
-    def view_in(self, buffer: np.ndarray) -> np.ndarray:
-        """The cache in a buffer of this size: this one's, or a copy of it."""
-        size = self.dtype.itemsize
-        start, strides = (MARGIN + self.start) * size, [stride * size for stride in self.strides]
-        return np.ndarray(self.shape, self.dtype, buffer, start, strides)
+STATES_ALIGNMENT = 16
+"""Bytes; kernels that move vectors ask for it, and a model's tensors have it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,28 +37,11 @@ class Problem:
     layout: str = "contiguous"
     others: Sequence[IndexSpec] = ()
 
-    def guarded_cache(self) -> GuardedCache:
+    def guarded_cache(self, order: Order = "HND", salt: int = 1) -> GuardedCache:
         """A fresh cache, filled with its pattern."""
-        return GuardedCache.laid_out(self.cache_shape, self.dtype, self.layout)
-
-    def copy(self) -> Problem:
-        """The problem in memory of its own, what lies around strided states included."""
-        memory = _memory_of(self.states)
-        start = self.states.__array_interface__["data"][0] - memory.__array_interface__["data"][0]
-        shape, strides = self.states.shape, self.states.strides
-        states = np.ndarray(shape, self.states.dtype, memory.copy(), start, strides)
-        return replace(self, states=states, index_spec=self.index_spec.map(np.copy))
-
-    def bits(self) -> list[bytes]:
-        """All that a store is given and may not change, but for the cache."""
-        arrays = (_memory_of(self.states), *self.index_spec.arrays().values())
-        return [array.tobytes() for array in arrays]
-
-    def overwrite(self) -> None:
-        """Spoil what `bits` tells: other bits in the states, an index spec that stores nothing."""
-        overwrite(_memory_of(self.states))
-        for array in self.index_spec.arrays().values():
-            array.fill(PAD)
+        return GuardedCache.laid_out(
+            self.cache_shape, self.dtype, self.layout, order=order, salt=salt
+        )
 
     def candidates(self) -> dict[int, list[int]]:
         """The tokens of each slot that more than one token is stored to (C15)."""
@@ -119,7 +52,48 @@ class Problem:
             tokens.setdefault(block * block_size + offset, []).append(token)
         return {slot: named for slot, named in tokens.items() if len(named) > 1}
 
+    def invalid_by_value(self) -> SpecError | None:
+        """What `check_spec` says of the index spec, if it is not valid."""
+        num_tokens = self.states.shape[0]
+        try:
+            check_spec(self.index_spec, cache_shape=self.cache_shape, num_tokens=num_tokens)
+        except SpecError as error:
+            return error
+        return None
+
+
+class Given:
+    """The states and the index spec that a backend is given, in memory that ends where they do.
+
+    Attributes:
+      states: the problem's, what lies around strided ones included.
+      index_spec: the problem's; each array ends at a wall.
+    """
+
+    def __init__(self, problem: Problem):
+        states = problem.states
+        memory = _memory_of(states)
+        start = states.__array_interface__["data"][0] - memory.__array_interface__["data"][0]
+        copy = before_a_wall(memory, STATES_ALIGNMENT)
+        self.states = np.ndarray(states.shape, states.dtype, copy, start, states.strides)
+        self.index_spec = problem.index_spec.map(lambda array: before_a_wall(array, 1))
+        self._memory = [copy, *self.index_spec.arrays().values()]
+        self._before = self._bits()
+
+    def changed(self) -> bool:
+        """Whether it, or the memory between it and the walls, has other bits than before."""
+        return self._bits() != self._before
+
+    def overwrite(self) -> None:
+        """Spoil it: other bits in the states, an index spec that stores nothing."""
+        overwrite(self._memory[0])
+        for array in self.index_spec.arrays().values():
+            array.fill(PAD)
+
+    def _bits(self) -> list[bytes]:
+        return [_memory_of(array).tobytes() for array in self._memory]
+
 
 def _memory_of(array: np.ndarray) -> np.ndarray:
     """The array that owns an array's memory."""
-    return array if array.base is None else array.base
+    return array if not isinstance(array.base, np.ndarray) else array.base

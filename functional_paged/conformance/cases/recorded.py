@@ -13,7 +13,8 @@ from functional_paged import PAD
 
 from .case import Case
 from .crossing import forms_of
-from .problem import Problem, Shape
+from .guarded_cache import Shape
+from .problem import Problem
 from .steps import table
 
 

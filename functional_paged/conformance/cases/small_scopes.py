@@ -16,7 +16,8 @@ from functional_paged import PAD, BlockTable, ChunkPlan, IndexSpec, SlotMapping
 
 from .case import Case
 from .crossing import problem
-from .problem import Problem, Shape
+from .guarded_cache import Shape
+from .problem import Problem
 from .steps import Step
 
 

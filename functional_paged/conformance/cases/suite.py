@@ -10,9 +10,9 @@ from ..bits import DTYPES
 from . import small_scopes
 from .case import Case
 from .crossing import MAIN_DTYPE, MAIN_SHAPE, cases_of, forms_of, problem, shape_name
+from .guarded_cache import Shape
 from .invalid import invalid_cases
 from .memory import memory_cases
-from .problem import Shape
 from .recorded import recorded_cases
 from .scenarios import scenarios
 from .steps import Step, table

@@ -16,6 +16,7 @@ class AtSetAdapter:
     """Pure and jitted. The index arithmetic is by hand and masks nothing."""
 
     name = "jax-at-set"
+    isolation = "process"
 
     def info(self) -> dict[str, str]:
         return {"jax": jax.__version__, "device": jax.devices()[0].device_kind}

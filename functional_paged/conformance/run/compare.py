@@ -10,7 +10,8 @@ import numpy as np
 from functional_paged import reference
 
 from ..bits import as_bits
-from ..cases.problem import GuardedCache, Problem
+from ..cases.guarded_cache import GuardedCache
+from ..cases.problem import Problem
 
 Outcome: TypeAlias = Literal["written", "wrong", "missing", "stray"]
 MOST_CELLS = 4096

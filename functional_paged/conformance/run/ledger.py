@@ -22,7 +22,7 @@ from typing import Any
 from ..cases.case import Case
 from ..cases.suite import every_case
 from .run_case import Result
-from .supervise import BackendRun, run_backend
+from .supervise import BackendRun, Workers
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -93,15 +93,15 @@ class Ledger:
 
 
 def run_with_ledger(
-    backend: str, cases: Sequence[Case], ledger: Ledger, **options: Any
+    workers: Workers, cases: Sequence[Case], ledger: Ledger, **options: Any
 ) -> tuple[BackendRun, list[str]]:
     """Run cases, but for those that the ledger lists as not to be run.
 
     Args:
-      backend: as `run_backend` takes it.
+      workers: of the backend.
       cases: what to run.
       ledger: the backend's known failures, none as well.
-      options: of `run_backend`.
+      options: of `Workers.run`.
 
     Returns:
       The run, known failures as `xfail`, and what contradicts the ledger.
@@ -110,7 +110,7 @@ def run_with_ledger(
       BackendNotFound: the backend cannot load.
     """
     to_run = [case for case in cases if not ledger.not_to_run(case)]
-    run = run_backend(backend, to_run, **options)
+    run = workers.run(to_run, **options)
     done = {result.case.id: result for result in run.results}
     results = [done.get(case.id) or Result(case, "not-run", "see the ledger") for case in cases]
     known, errors = ledger.apply(results)

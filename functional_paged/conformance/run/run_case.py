@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import os
-import traceback
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeAlias
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
-import numpy as np
+from functional_paged import SlotMapping
 
-from functional_paged import reference
-
-from ..adapter import Adapter, CaseUnsupported
-from ..bits import overwrite
-from ..cases.case import Case, CaseKind
+from ..adapter import Adapter, CaseUnsupported, NoSuchMember, Traits, traits_of
+from ..cases.case import Case
 from ..cases.problem import Problem
-from .compare import Mismatch, compare, judge_large, judge_store
-from .words import in_words
+from .call import Ask, Crashed, Raised, here
+from .compare import Mismatch
+from .judges import JUDGES, Trial, Wrong
 
 Status: TypeAlias = Literal[
     "pass", "fail", "xfail", "not-promised", "no-such-member", "cannot-express", "not-run"
@@ -32,6 +28,7 @@ or this machine says why not.
 RAN: frozenset[Status] = frozenset({"pass", "fail", "xfail"})
 
 LARGE_CASE_BYTES = 8 * 2**30
+_REFUSALS = ("refuse", "apart", "check")
 
 
 @dataclass(frozen=True)
@@ -45,6 +42,8 @@ class Result:
       mismatch: the first wrong element, if the failure is one of bits.
       ledger: the ledger's reason and link, for a case that it names.
       clause: what a failure is charged to; the case's subject where that is not known better.
+      suspect: whether what the backend did may outlast the case in its process: it raised an error
+        that no check raises, or wrote where nobody may.
     """
 
     case: Case
@@ -53,153 +52,93 @@ class Result:
     mismatch: Mismatch | None = None
     ledger: str = ""
     clause: str = ""
+    suspect: bool = False
 
     def __post_init__(self) -> None:
         if not self.clause:
             object.__setattr__(self, "clause", self.case.clauses[0])
 
 
-def run_case(adapter: Adapter, case: Case) -> Result:
-    """Run one case. An exception of the backend is a failure of the case, not of the run."""
+def run_case(
+    adapter: Adapter, case: Case, *, ask: Ask = here, beyond_promises: bool = False
+) -> Result:
+    """Run one case. An exception of the backend is a result of the case, not of the run.
+
+    Args:
+      adapter: of the backend.
+      case: what to run.
+      ask: how the adapter is called: `here`, in this process, or `in_a_fork` of it.
+      beyond_promises: run for information what the adapter does not promise.
+    """
+    traits = traits_of(adapter)
+    left_to_the_caller = traits.promises.left_to_the_caller(case)
+    if left_to_the_caller is None:
+        return _run(adapter, traits, case, ask)
+    if not beyond_promises:
+        return Result(case, "not-promised", left_to_the_caller)
+    done = _run(adapter, traits, case, ask)
+    if done.status not in RAN:
+        return done
+    came = f"{left_to_the_caller}; without that: {done.reason or done.status}"
+    return Result(case, "not-promised", came, suspect=done.suspect)
+
+
+def _run(adapter: Adapter, traits: Traits, case: Case, ask: Ask) -> Result:
     problem = case.build()
+    reason = _no_room(case)
+    if reason is not None:
+        return Result(case, "not-run", reason)
+    reason = _other_slots(problem, traits)
+    if reason is not None:
+        return Result(case, "cannot-express", reason)
     try:
-        reason = adapter.unsupported(case)
-        if not isinstance(reason, str | None):
-            return Result(case, "fail", f"unsupported() must return a str or None, got {reason!r}")
-        member, judge = _JUDGES[case.kind]
-        if reason is not None:
-            return Result(case, "cannot-express", reason)
-        if getattr(adapter, member, None) is None:
-            return Result(case, "no-such-member", f"the adapter has no {member}")
-        reason = _no_room(case)
-        if reason is not None:
-            return Result(case, "not-run", reason)
-        wrong = judge(getattr(adapter, member), case, problem)
+        JUDGES[case.kind](Trial(adapter, case, problem, ask))
     except CaseUnsupported as error:
         return Result(case, "cannot-express", str(error))
-    except (Exception, SystemExit) as error:  # whatever a backend raises is its result
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        where = f"({place.name}, line {place.lineno})"
-        return Result(case, "fail", f"raised {in_words(error)} {where}")
-    if wrong is None:
-        return Result(case, "pass")
-    mismatch = wrong if isinstance(wrong, Mismatch) else None
-    return Result(case, "fail", str(wrong), mismatch)
+    except NoSuchMember as error:
+        return Result(case, "no-such-member", str(error))
+    except Crashed as error:
+        return Result(case, "fail", str(error))
+    except Raised as error:
+        return _refused(error, traits, case, problem)
+    except Wrong as error:
+        mismatch = error.what if isinstance(error.what, Mismatch) else None
+        outside = mismatch is not None and mismatch.what.endswith(("guard", "buffer"))
+        return Result(
+            case,
+            "fail",
+            str(error),
+            mismatch,
+            clause=error.clause,
+            suspect=error.raised or outside,
+        )
+    return Result(case, "pass")
 
 
-def _store(store: Any, case: Case, problem: Problem) -> Mismatch | str | None:
-    given, cache = problem.copy(), problem.guarded_cache()
-    before = cache.buffer.copy()
-    returned = store(cache.cache, given.states, given.index_spec)
-    wrong = _overwritten(problem, given)
-    if isinstance(returned, np.ndarray):
-        return wrong or judge_store(problem, cache, before, returned)
-    if not hasattr(returned, "__array__"):
-        return f"must return a NumPy array, got {type(returned).__qualname__}"
-    wrong = wrong or compare("given cache", cache.buffer, before, before)
-    if wrong is not None:
-        return wrong
-    overwrite(cache.buffer)  # C17: a result that is computed only now must not need it
-    returned, cache.buffer[...] = np.asarray(returned), before
-    return judge_store(problem, cache, before, returned)
+def _refused(error: Raised, traits: Traits, case: Case, problem: Problem) -> Result:
+    """What an error means that was raised with nothing written."""
+    clause, suspect = case.clauses[0], not error.is_spec_error
+    if case.kind in _REFUSALS:
+        named = error.clause == clause
+        if traits.strict and not named:
+            reason = f"must raise for {clause}, raised {error}"
+            return Result(case, "fail", reason, suspect=suspect)
+        remark = "" if named else f"refused without naming {clause}: {error}"
+        return Result(case, "pass", remark, suspect=suspect)
+    if case.kind in ("store", "large") and not traits.strict:
+        invalid = problem.invalid_by_value()
+        if invalid is not None:  # the caller's fault: not to store it, or to refuse it
+            return Result(case, "pass", f"refused as invalid: {error}", suspect=suspect)
+    return Result(case, "fail", f"raised with nothing written: {error}", suspect=suspect)
 
 
-def _refuse(store: Any, case: Case, problem: Problem) -> Mismatch | str | None:
-    given, cache = problem.copy(), problem.guarded_cache()
-    before = cache.buffer.copy()
-    wrong = _raises_for(case, lambda: store(cache.cache, given.states, given.index_spec))
-    wrong = wrong or compare("buffer", cache.buffer, before, before)
-    return wrong or _overwritten(problem, given)
-
-
-def _raises_for(case: Case, call: Callable[[], object]) -> str | None:
-    clause = case.clauses[0]
-    try:
-        call()
-    except CaseUnsupported:
-        raise
-    except Exception as error:  # must be for the clause
-        named = getattr(error, "clause", None) or str(error).partition(":")[0]
-        return None if named == clause else f"must raise for {clause}, raised {in_words(error)}"
-    return f"must raise for {clause}, raised nothing"
-
-
-def _check(check: Any, case: Case, problem: Problem) -> str | None:
-    return _raises_for(case, lambda: _accept(check, case, problem))
-
-
-def _accept(check: Any, case: Case, problem: Problem) -> str | None:
-    given = problem.copy()
-    check(given.index_spec, problem.cache_shape, problem.states.shape[0])
-    return _overwritten(problem, given)
-
-
-def _load(load: Any, case: Case, problem: Problem) -> Mismatch | str | None:
-    given, cache = problem.copy(), problem.guarded_cache()
-    want = reference.load_single(cache.cache, problem.index_spec, len(problem.states))
-    got = load(cache.cache, given.index_spec, len(problem.states))
-    wrong = _overwritten(problem, given)
-    overwrite(cache.buffer)
-    return wrong or compare("loaded", np.asarray(got), want, np.zeros_like(want))
-
-
-def _vjp(vjp: Any, case: Case, problem: Problem) -> Mismatch | str | None:
-    given, cache = problem.copy(), problem.guarded_cache().cache
-    # Plain numbers: what arithmetic does to a NaN's payload is not what is tested.
-    cotangent = (np.arange(cache.size) % 251 + 1).astype(problem.dtype).reshape(cache.shape)
-    d_cache, d_states = vjp(cache, given.states, given.index_spec, cotangent.copy())
-    wrong = _overwritten(problem, given)
-    # C22: stored slots keep nothing of the old cache, and their tokens take it.
-    zeros = np.zeros_like(problem.states)
-    want_cache = reference.store_single(cotangent, zeros, problem.index_spec)
-    want_states = reference.load_single(cotangent, problem.index_spec, len(zeros))
-    wrong = wrong or compare("d_cache", np.asarray(d_cache), want_cache, cotangent)
-    return wrong or compare("d_states", np.asarray(d_states), want_states, zeros)
-
-
-def _large(store: Any, case: Case, problem: Problem) -> Mismatch | str | None:
-    given, cache = problem.copy(), np.zeros(problem.cache_shape, problem.dtype)
-    returned = store(cache, given.states, given.index_spec)
-    return _overwritten(problem, given) or judge_large(problem, np.asarray(returned))
-
-
-def _small(store: Any, case: Case, problem: Problem) -> str | None:
-    for spec in (problem.index_spec, *problem.others):
-        try:
-            wrong = _store(store, case, replace(problem, index_spec=spec))
-        except CaseUnsupported:
-            raise
-        except Exception as error:  # as in `run_case`, with the spec
-            wrong = f"raised {in_words(error)}"
-        if wrong is not None:
-            fields = (f"{name} {array.tolist()}" for name, array in spec.arrays().items())
-            return f"{', '.join(fields)}: {wrong}"
-    return None
-
-
-def _overwritten(problem: Problem, given: Problem) -> str | None:
-    """Overwrite the states and the index spec that an adapter was given (C17).
-
-    Returns:
-      What the adapter changed of them before, in words.
-    """
-    changed = given.bits() != problem.bits()
-    given.overwrite()
-    return "changed its states, what lies around them, or its index spec (C17)" if changed else None
-
-
-_JUDGES: dict[CaseKind, tuple[str, Callable[[Any, Case, Problem], Mismatch | str | None]]] = {
-    "store": ("store", _store),
-    "refuse": ("store", _refuse),
-    "apart": ("store_apart", _refuse),
-    "check": ("check", _check),
-    "accept": ("check", _accept),
-    "load": ("load", _load),
-    "vjp": ("vjp", _vjp),
-    "large": ("store", _large),
-    "small": ("store", _small),
-}
-"""The member of the adapter that a kind of case needs, and what is wrong with what that does."""
+def _other_slots(problem: Problem, traits: Traits) -> str | None:
+    if not isinstance(problem.index_spec, SlotMapping):
+        return None
+    dtype = problem.index_spec.slots.dtype.name
+    if dtype not in ("int32", "int64") or dtype in traits.slot_dtypes:
+        return None
+    return f"its slots are {' or '.join(traits.slot_dtypes)}"
 
 
 def _no_room(case: Case) -> str | None:

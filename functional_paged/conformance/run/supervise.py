@@ -7,24 +7,22 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection
-from pickle import UnpicklingError
+from multiprocessing import Pipe
 from typing import Any
 
 from ..adapter import BackendNotFound
 from ..cases.case import Case
+from .call import END_SECONDS, crash_in_words
 from .run_case import Result
 
 START_SECONDS = 300.0
 """A worker may import and initialise a framework first."""
-
-END_SECONDS = 10.0
-"""A worker that has no more to answer may clean up."""
 
 # What the caller can import, the worker can too.
 _WORKER = """\
@@ -58,6 +56,7 @@ def run_backend(
     *,
     seconds_per_case: float = 60.0,
     jobs: int = 1,
+    beyond_promises: bool = False,
     on_result: Callable[[Result], None] = lambda _: None,
 ) -> BackendRun:
     """Run cases against a backend that may crash, hang or print.
@@ -67,101 +66,169 @@ def run_backend(
       cases: what to run.
       seconds_per_case: after which a case counts as hung and its process is killed.
       jobs: processes at a time.
+      beyond_promises: run for information what the adapter does not promise.
       on_result: called with each result as it comes, one call at a time.
 
     Raises:
       BackendNotFound: the backend cannot load.
     """
-    lock = threading.Lock()
-
-    def tell(result: Result) -> None:
-        with lock:
-            on_result(result)
-
-    # Neighbours take about the same time, so each process gets every jobs-th case.
-    parts = [cases[start::jobs] for start in range(max(1, min(jobs, len(cases))))]
-    with ThreadPoolExecutor(len(parts)) as pool:
-        runs = list(pool.map(lambda part: _run(backend, part, seconds_per_case, tell), parts))
-    by_id = {result.case.id: result for run in runs for result in run.results}
-    return BackendRun(runs[0].name, runs[0].info, tuple(by_id[case.id] for case in cases))
+    with Workers(backend) as workers:
+        return workers.run(
+            cases,
+            seconds_per_case=seconds_per_case,
+            jobs=jobs,
+            beyond_promises=beyond_promises,
+            on_result=on_result,
+        )
 
 
-def _run(
-    backend: str, cases: Sequence[Case], seconds: float, on_result: Callable[[Result], None]
-) -> BackendRun:
-    """Start one worker after another, until each case has a result."""
-    about: tuple[str, dict[str, str]] | None = None
-    results: list[Result] = []
+class Workers:
+    """Processes that load one backend, the first from the start, and run its cases.
 
-    def add(case: Case, *answer: Any) -> None:
-        results.append(Result(case, *answer))
-        on_result(results[-1])
+    A context, at whose end no process is left. `about` waits until the backend is loaded.
 
-    while about is None or len(results) < len(cases):
-        left = cases[len(results) :]
+    Args:
+      backend: as `find_adapter` takes it.
+    """
+
+    def __init__(self, backend: str):
+        self._backend = backend
+        self._idle = [_Worker(backend)]
+        self._about: BackendRun | None = None
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for worker in self._idle:
+            worker.close()
+
+    def about(self) -> BackendRun:
+        """The backend without results.
+
+        Raises:
+          BackendNotFound: the backend cannot load.
+        """
         try:
-            with _worker(backend, left) as answer:
-                about = answer(START_SECONDS)
-                for case in left:
-                    add(case, *answer(seconds))
+            self._about = self._about or self._idle[0].about()
+            return self._about
         except _WorkerEnded as end:
-            if about is None:
-                raise BackendNotFound(f"backend {backend!r} cannot load: {end}") from None
-            add(cases[len(results)], "fail", str(end))
-    return BackendRun(*about, tuple(results))
+            raise BackendNotFound(f"backend {self._backend!r} cannot load: {end}") from None
+
+    def run(
+        self,
+        cases: Sequence[Case],
+        *,
+        seconds_per_case: float = 60.0,
+        jobs: int = 1,
+        beyond_promises: bool = False,
+        on_result: Callable[[Result], None] = lambda _: None,
+    ) -> BackendRun:
+        """As `run_backend`."""
+        about, lock = self.about(), threading.Lock()
+        left, results = iter(cases), dict[str, Result]()
+
+        def work() -> None:
+            while True:
+                with lock:
+                    case = next(left, None)
+                if case is None:
+                    return
+                result = self._result(case, seconds_per_case, beyond_promises)
+                with lock:
+                    results[case.id] = result
+                    on_result(result)
+
+        with ThreadPoolExecutor(max(1, min(jobs, len(cases)))) as pool:
+            for done in [pool.submit(work) for _ in range(jobs)]:
+                done.result()
+        return BackendRun(
+            about.name, about.info, tuple(results[case.id] for case in cases), about.promises
+        )
+
+    def _result(self, case: Case, seconds: float, beyond_promises: bool) -> Result:
+        """The result of a case from an idle worker, or one that starts."""
+        try:
+            worker = self._idle.pop()
+        except IndexError:
+            worker = _Worker(self._backend)
+        try:
+            worker.about()
+            result = Result(case, *worker.ask(seconds, case.id, beyond_promises))
+        except _WorkerEnded as end:
+            worker.close()
+            return Result(case, "fail", str(end))
+        except BaseException:
+            worker.close()
+            raise
+        if result.suspect and not worker.forks:
+            worker.close()
+        else:
+            self._idle.append(worker)
+        return result
 
 
 class _WorkerEnded(Exception):
     pass
 
 
-@contextmanager
-def _worker(backend: str, cases: Sequence[Case]) -> Iterator[Callable[[float], Any]]:
-    """A worker for some cases; what it gives returns its next answer, within some seconds."""
-    # C3 needs a second device; XLA reads this when JAX starts.
-    flags = os.environ.get("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
-    path = json.dumps([entry for entry in sys.path if isinstance(entry, str)])
-    ids = [case.id for case in cases]
-    answers, tell = os.pipe()
-    with Connection(answers, writable=False) as channel:
-        try:
-            worker = subprocess.Popen(
-                [sys.executable, "-c", _WORKER, path, backend, str(tell), *ids],
+class _Worker:
+    """One process that has loaded a backend, or is about to."""
+
+    def __init__(self, backend: str):
+        # C3 needs a second device; XLA reads this when JAX starts.
+        flags = os.environ.get("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
+        path = json.dumps([entry for entry in sys.path if isinstance(entry, str)])
+        self._stack = tempfile.TemporaryFile()  # noqa: SIM115  (closed with the worker)
+        self._channel, theirs = Pipe()
+        descriptors = [theirs.fileno(), self._stack.fileno()]
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", _WORKER, path, backend, *map(str, descriptors)],
                 stdin=subprocess.DEVNULL,
                 stdout=2,  # what an adapter prints is no part of the report
-                pass_fds=[tell],
-                env={**os.environ, "XLA_FLAGS": flags},
+                pass_fds=descriptors,
+                # The same hashes, and so the same memory, in each run.
+                env={"PYTHONHASHSEED": "0", **os.environ, "XLA_FLAGS": flags},
+                start_new_session=True,  # so that its forks end with it
             )
-        finally:
-            os.close(tell)
+        self._about: BackendRun | None = None
+        self.forks = False
+
+    def about(self) -> BackendRun:
+        """What it tells once it has loaded the backend."""
+        if self._about is None:
+            name, info, promises, self.forks = self._answer(START_SECONDS)
+            self._about = BackendRun(name, info, (), promises)
+        return self._about
+
+    def ask(self, seconds: float, *request: Any) -> tuple[Any, ...]:
+        """Its answer to a request."""
+        with suppress(OSError):  # that it has ended is what the answer tells
+            self._channel.send(request)
+        return self._answer(seconds)
+
+    def _answer(self, seconds: float) -> Any:
+        if not self._channel.poll(seconds):
+            raise _WorkerEnded(f"hung: no result in {seconds:g} s (--seconds)")
         try:
-            yield lambda seconds: _answer(worker, channel, seconds)
+            answer = self._channel.recv()
+        except Exception:  # nothing, cut short by death, or damaged
+            code = None
             with suppress(subprocess.TimeoutExpired):
-                worker.wait(END_SECONDS)
-        finally:
-            worker.kill()
-            worker.wait()
+                code = self._process.wait(END_SECONDS)
+            raise _WorkerEnded(crash_in_words(code, self._stack)) from None
+        if isinstance(answer, BackendNotFound):
+            raise answer
+        return answer
 
-
-def _answer(worker: subprocess.Popen[bytes], channel: Connection, seconds: float) -> Any:
-    if not channel.poll(seconds):
-        raise _WorkerEnded(f"hung: no result in {seconds:g} s")
-    try:
-        answer = channel.recv()
-    except (EOFError, OSError, UnpicklingError):  # nothing, or cut short by death
-        raise _WorkerEnded(_end_of(worker)) from None
-    if isinstance(answer, BackendNotFound):
-        raise answer
-    return answer
-
-
-def _end_of(worker: subprocess.Popen[bytes]) -> str:
-    try:
-        code = worker.wait(END_SECONDS)
-    except subprocess.TimeoutExpired:
-        return "crashed: the process closed the channel of its results"
-    if code < 0:
-        return f"crashed: the process died of {signal.Signals(-code).name}"
-    if code == 0:
-        return "crashed: the process ended before the case did, with status 0"
-    return f"crashed: the process exited with status {code}"
+    def close(self) -> None:
+        """End the process, and what it has forked."""
+        self._channel.close()
+        if not self.forks:
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(END_SECONDS)  # it may clean up
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        self._stack.close()

@@ -1,49 +1,63 @@
 """A process that runs cases for a supervisor.
 
-It answers on a channel of its own, so that standard input, output and error are the adapter's: with
-the adapter's name and info, or why it cannot load, and then with the result of one case after the
-other.
+It answers on a channel of its own, so that standard input, output and error are the adapter's:
+with what the adapter says of itself, or why it cannot load, and then with the result of each case
+that it is asked for.
 """
 
 from __future__ import annotations
 
+import faulthandler
 import os
 from multiprocessing.connection import Connection
+from typing import Any
 
-from ..adapter import Adapter, BackendNotFound, find_adapter
+from ..adapter import Adapter, BackendNotFound, find_adapter, traits_of
 from ..cases.suite import find_case
+from .call import Raised, Request, here, in_a_fork
 from .run_case import run_case
 from .words import in_words
 
 
-def main(backend: str, answers: str, *case_ids: str) -> None:
-    """Run cases in order.
+def main(backend: str, channel_fd: str, stack_fd: str) -> None:
+    """Answer until the supervisor asks no more.
 
     Args:
       backend: as `find_adapter` takes it.
-      answers: file descriptor to answer on. What the adapter forks or starts has it no more.
-      case_ids: what to run.
+      channel_fd: file descriptor of the channel. What the adapter forks or starts has it no more.
+      stack_fd: of a file for the stack of a crash.
     """
-    cases = [find_case(case_id) for case_id in case_ids]
-    os.set_inheritable(int(answers), False)
-    channel = Connection(int(answers), readable=False)
+    for descriptor in (channel_fd, stack_fd):
+        os.set_inheritable(int(descriptor), False)
+    faulthandler.enable(int(stack_fd))
+    channel = Connection(int(channel_fd))
     os.register_at_fork(after_in_child=channel.close)
     try:
         adapter = find_adapter(backend)
+        forks = traits_of(adapter).isolation == "fork" and hasattr(os, "fork")
+        ask = in_a_fork if forks else here
+        promises = dict(traits_of(adapter).promises.caller)
         # By `str`: the supervisor cannot import a subclass that an adapter has of its own.
-        channel.send((str(adapter.name), _info_of(adapter)))
+        channel.send((str(adapter.name), _info_of(adapter, ask), promises, forks))
     except BackendNotFound as error:
         return channel.send(error)
-    for case in cases:
-        result = run_case(adapter, case)
-        channel.send((result.status, str(result.reason), result.mismatch))
+    while True:
+        try:
+            case_id, beyond_promises = channel.recv()
+        except EOFError:
+            return None
+        done = run_case(adapter, find_case(case_id), ask=ask, beyond_promises=beyond_promises)
+        channel.send((done.status, done.reason, done.mismatch, "", done.clause, done.suspect))
 
 
-def _info_of(adapter: Adapter) -> dict[str, str]:
-    try:
-        info = getattr(adapter, "info", dict)()
+def _info_of(adapter: Adapter, ask: Any) -> dict[str, str]:
+    def words(info: Any) -> dict[str, str]:
         return {str(key): str(value) for key, value in info.items()}
+
+    try:
+        return ask(Request(getattr(adapter, "info", dict), read=words), lambda _: None)
     except Exception as error:
+        reason = error if isinstance(error, Raised) else in_words(error)
         raise BackendNotFound(
-            f"backend {adapter.name!r} cannot load: info() must return a dict: {in_words(error)}"
+            f"backend {adapter.name!r} cannot load: info() must return a dict: {reason}"
         ) from error

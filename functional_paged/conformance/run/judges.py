@@ -1,0 +1,257 @@
+"""What each kind of case asks of an adapter, and what must come of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, NoReturn
+
+import numpy as np
+
+from functional_paged import IndexSpec, reference
+
+from ..adapter import Adapter, CaseUnsupported, NoSuchMember, traits_of
+from ..bits import overwrite
+from ..cases.case import Case, CaseKind
+from ..cases.problem import Given, Problem
+from ..cases.walls import walled
+from .call import Ask, Raised, Request, here
+from .compare import Mismatch, compare, judge_large
+from .sides import Side, sides_of
+
+
+class Wrong(Exception):
+    """Something that an adapter did and must not have done.
+
+    Args:
+      what: the mismatch, or words.
+      clause: what it is charged to, where that is known whatever the case is about.
+      raised: whether the adapter raised.
+    """
+
+    def __init__(self, what: Mismatch | str, clause: str = "", *, raised: bool = False):
+        super().__init__(str(what))
+        self.what, self.clause, self.raised = what, clause, raised
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One case, one adapter, and the way to ask it.
+
+    Judges return where all is as it must be. They raise `Wrong`, or whatever `ask` raises; what an
+    adapter raises after it has written is `Wrong`.
+    """
+
+    adapter: Adapter
+    case: Case
+    problem: Problem
+    ask: Ask
+
+    def call(self, member: str, *arguments: Any) -> Any:
+        """Call a method, unless the adapter says that it cannot be given the case."""
+        reason = self.adapter.unsupported(self.case)
+        if not isinstance(reason, str | None):
+            raise TypeError(f"unsupported() must return a str or None, got {reason!r}")
+        if reason is not None:
+            raise CaseUnsupported(reason)
+        method = getattr(self.adapter, member, None)
+        if method is None:
+            raise NoSuchMember(f"the adapter has no {member}")
+        return method(*arguments)
+
+    def seen(self, cache: np.ndarray) -> np.ndarray:
+        """A cache as the adapter sees it, and the other way round."""
+        is_swapped = traits_of(self.adapter).order == "NHD" and cache.ndim == 4
+        return cache.swapaxes(1, 2) if is_swapped else cache
+
+
+def _store(trial: Trial) -> None:
+    for sides in sides_of(trial.problem, trial.adapter):
+        for side, returned in _stored(trial, "store", sides):
+            _demand(side.judge(returned))
+
+
+def _refuse(trial: Trial, member: str = "store") -> None:
+    for sides in sides_of(trial.problem, trial.adapter):
+        _stored(trial, member, sides)
+        _raised_nothing(trial)
+
+
+def _apart(trial: Trial) -> None:
+    _refuse(trial, "store_apart")
+
+
+def _stored(trial: Trial, member: str, sides: list[Side]) -> list[tuple[Side, np.ndarray]]:
+    """Have a step stored; what came back for each side, the cache of the case or another array."""
+    caches = [trial.seen(side.memory.cache) for side in sides]
+    states = [side.given.states for side in sides]
+    if len(sides) == 2 and member == "store":
+        member = "store_pair"
+
+    def call() -> Any:
+        returned = trial.call(member, *caches, *states, sides[0].given.index_spec)
+        return returned if len(sides) == 2 else [returned]
+
+    def outline(returned: Any) -> list[Any]:
+        return [side.outline(one) for side, one in zip(sides, returned, strict=True)]
+
+    def read(returned: Any) -> list[Any]:
+        return [side.read(one) for side, one in zip(sides, returned, strict=True)]
+
+    def between(outlines: list[Any]) -> None:
+        for side, one in zip(sides, outlines, strict=True):
+            if isinstance(one, str):
+                raise Wrong(one, "C17")
+            if one is None:  # computed later: it must not need the cache that it was given
+                _demand(side.touched("given cache"), "C17")
+                overwrite(side.memory.buffer)
+            _spoil(side.given)
+        kept.extend(outlines)
+
+    kept: list[Any] = []
+    try:
+        arrays = trial.ask(Request(call, outline, read), between)
+    except (Raised, CaseUnsupported) as error:
+        for side in sides:
+            wrong = side.touched() or _changed(side.given)
+            if wrong is not None and not kept:
+                raise Wrong(f"raised after writing: {error}; {wrong}", raised=True) from error
+        raise
+    stored = []
+    for side, one, array in zip(sides, kept, arrays, strict=True):
+        returned = side.rebuilt(one) if one is not None else array
+        if one is None:
+            side.memory.buffer[...] = side.before
+        stored.append((side, trial.seen(returned)))
+    return stored
+
+
+def _check(trial: Trial) -> None:
+    _accept(trial)
+    _raised_nothing(trial)
+
+
+def _accept(trial: Trial) -> None:
+    given, shape = Given(trial.problem), trial.problem.cache_shape
+    num_tokens = len(trial.problem.states)
+    call = Request(lambda: trial.call("check", given.index_spec, shape, num_tokens))
+    trial.ask(call, lambda _: _spoil(given))
+
+
+def _load(trial: Trial) -> None:
+    problem, given = trial.problem, Given(trial.problem)
+    memory, num_tokens = problem.guarded_cache(traits_of(trial.adapter).order), len(problem.states)
+    want = reference.load_single(memory.cache, problem.index_spec, num_tokens)
+
+    def between(_: None) -> None:
+        _spoil(given)
+        overwrite(memory.buffer)
+
+    cache = trial.seen(memory.cache)
+    call = Request(lambda: trial.call("load", cache, given.index_spec, num_tokens), read=np.asarray)
+    _demand(compare("loaded", trial.ask(call, between), want, np.zeros_like(want)))
+
+
+def _vjp(trial: Trial) -> None:
+    problem, given = trial.problem, Given(trial.problem)
+    cache = problem.guarded_cache(traits_of(trial.adapter).order).cache
+    # Plain numbers: what arithmetic does to a NaN's payload is not what is tested.
+    cotangent = (np.arange(cache.size) % 251 + 1).astype(problem.dtype).reshape(cache.shape)
+    copy = trial.seen(cotangent.copy())
+
+    def call() -> Any:
+        return trial.call("vjp", trial.seen(cache), given.states, given.index_spec, copy)
+
+    def read(pair: Any) -> tuple[np.ndarray, np.ndarray]:
+        d_cache, d_states = pair
+        return trial.seen(np.asarray(d_cache)), np.asarray(d_states)
+
+    d_cache, d_states = trial.ask(Request(call, read=read), lambda _: _spoil(given))
+    # C22: stored slots keep nothing of the old cache, and their tokens take it.
+    zeros = np.zeros_like(problem.states)
+    want_cache = reference.store_single(cotangent, zeros, problem.index_spec)
+    want_states = reference.load_single(cotangent, problem.index_spec, len(zeros))
+    _demand(compare("d_cache", d_cache, want_cache, cotangent))
+    _demand(compare("d_states", d_states, want_states, zeros))
+
+
+def _large(trial: Trial) -> None:
+    problem, given = trial.problem, Given(trial.problem)
+    size = problem.dtype.itemsize * int(np.prod(problem.cache_shape))
+    memory = walled(size)[:size].view(problem.dtype)
+    shape = trial.seen(np.broadcast_to(np.int8(0), problem.cache_shape)).shape
+    cache = memory.reshape(shape)
+    in_place = False
+
+    def between(is_the_cache: bool) -> None:
+        nonlocal in_place
+        in_place = is_the_cache
+        _spoil(given)
+
+    def judge(returned: np.ndarray) -> Mismatch | None:
+        return judge_large(problem, trial.seen(returned))
+
+    call = Request(
+        lambda: trial.call("store", cache, given.states, given.index_spec),
+        lambda returned: returned is cache,
+        # Judged where it is: it is too large to be passed on.
+        lambda returned: None if returned is cache else judge(np.asarray(returned)),
+    )
+    wrong = trial.ask(call, between)
+    _demand(judge(cache) if in_place else wrong)
+
+
+def _small(trial: Trial) -> None:
+    def call() -> str | None:
+        for spec in (trial.problem.index_spec, *trial.problem.others):
+            one = replace(trial, problem=replace(trial.problem, index_spec=spec), ask=here)
+            try:
+                _store(one)
+            except (Wrong, Raised) as error:
+                wrong = f"raised {error}" if isinstance(error, Raised) else error
+                return f"{_in_words(spec)}: {wrong}"
+        return None
+
+    # All specs in one fork: each in its own would take minutes.
+    wrong = trial.ask(Request(call, read=lambda text: text), lambda _: None)
+    if wrong is not None:
+        raise Wrong(wrong)
+
+
+def _in_words(spec: IndexSpec) -> str:
+    return ", ".join(f"{name} {array.tolist()}" for name, array in spec.arrays().items())
+
+
+def _raised_nothing(trial: Trial) -> NoReturn:
+    raise Wrong(f"must raise for {trial.case.clauses[0]}, raised nothing")
+
+
+def _demand(wrong: Mismatch | None, clause: str = "") -> None:
+    if wrong is not None:
+        raise Wrong(wrong, clause)
+
+
+def _changed(given: Given) -> str | None:
+    changed = "changed its states, what lies around them, or its index spec (C17)"
+    return changed if given.changed() else None
+
+
+def _spoil(given: Given) -> None:
+    """Overwrite the states and the index spec of a call, which must have left them alone (C17)."""
+    wrong = _changed(given)
+    if wrong is not None:
+        raise Wrong(wrong, "C17")
+    given.overwrite()
+
+
+JUDGES: dict[CaseKind, Callable[[Trial], None]] = {
+    "store": _store,
+    "refuse": _refuse,
+    "apart": _apart,
+    "check": _check,
+    "accept": _accept,
+    "load": _load,
+    "vjp": _vjp,
+    "large": _large,
+    "small": _small,
+}
