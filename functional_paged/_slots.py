@@ -45,8 +45,8 @@ def slots_in(
     to = destinations(xp, index_spec, block_size, num_tokens)
     # C8, C12, C14: a block that is not in the cache takes nothing.
     stored = to.named & (to.block >= 0) & (to.block < num_blocks)
-    block = xp.astype(xp.where(stored, to.block, 0), dtype)
-    return xp.where(stored, block * block_size + xp.astype(to.offset, dtype), PAD)
+    slot = xp.astype(to.block, dtype) * block_size + xp.astype(to.offset, dtype)
+    return xp.where(stored, slot, PAD)
 
 
 def chunks_in(
@@ -59,8 +59,6 @@ def chunks_in(
     bound = bound if is_surely_at_most(bound, num_tokens) else num_tokens
     num_tokens = slots.shape[0]  # which torch may write otherwise, where it is symbolic
     device = device_for_new(slots)
-    if bound == 0:
-        return xp.zeros((0, 4), dtype=xp.int32, device=device)
     token = xp.arange(num_tokens, dtype=xp.int32, device=device)
     stored = slots >= 0
     goes_on = stored[1:] & (slots[1:] == slots[:-1] + 1) & (slots[1:] % block_size != 0)
@@ -88,8 +86,8 @@ _MOST_CHUNKS: dict[type, Callable[[Any, Size, Size], Size]] = {
         if spec.cu_q_lens is None
         else num_tokens // block_size + 2 * spec.block_table.shape[0]
     ),
-    # Each end of a chunk may cut another chunk where both name a token (C13).
-    ChunkPlan: lambda spec, block_size, num_tokens: 2 * spec.chunks.shape[0],
+    # The tokens that only one chunk names are cut where two do (C13) into no more runs than chunks.
+    ChunkPlan: lambda spec, block_size, num_tokens: spec.chunks.shape[0],
     SlotMapping: lambda spec, block_size, num_tokens: num_tokens,
 }
 
@@ -165,7 +163,7 @@ def _chunk_destinations(
         source=chunk,
         column=xp.zeros_like(token),
         block=block[chunk],
-        offset=xp.where(named, offset[chunk] + (token - start[chunk]), 0),
+        offset=offset[chunk] + (token - start[chunk]),
     )
 
 

@@ -14,6 +14,7 @@ from functional_paged import (
     BlockTable,
     ChunkPlan,
     IndexSpec,
+    SlotMapping,
     SpecError,
     check_spec,
     plan_chunks,
@@ -55,6 +56,42 @@ def test_chunks_store_what_the_spec_stores(sized: tuple[Sizes, IndexSpec]) -> No
     # The plan breaks no clause of its own.
     if len({slot for _, slot in reference_places(spec, size)}) == len(reference_places(spec, size)):
         check_spec(plan, cache_shape=size.cache_shape(), num_tokens=size.num_tokens)
+
+
+PLANS = {
+    "decode": (
+        BlockTable(np.int32([[0, 1], [3, 1], [2, 1]]), np.int32([0, PAD, 2])),
+        [[0, 0, 0, 1], [2, 2, 2, 1], [0, 0, 0, 0]],
+    ),
+    "prefill": (
+        BlockTable(np.int32([[1, 0, 2, 9]] * 3), np.int32([2, 0, 0]), np.int32([0, 5, 5, 5])),
+        [[0, 1, 2, 1], [1, 0, 0, 3], [4, 2, 0, 1]] + [[0, 0, 0, 0]] * (15 // 3 + 2 * 3 - 3),
+    ),
+    "a chunk that cuts another": (
+        ChunkPlan(np.int32([[0, 1, 0, 3], [1, 2, 0, 1], [3, 2, 0, 0]])),
+        [[0, 1, 0, 1], [2, 1, 2, 1], [0, 0, 0, 0]],
+    ),
+    "slots": (
+        SlotMapping(np.int32([0, 1, 2, 3, 5, PAD, 11])),
+        [[0, 0, 0, 3], [3, 1, 0, 1], [4, 1, 2, 1], [6, 3, 2, 1]] + [[0, 0, 0, 0]] * (15 - 4),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_a_plan_has_a_row_a_run_and_rows_of_zeros_up_to_its_bound(name: str) -> None:
+    spec, want = PLANS[name]
+    plan = plan_chunks(spec, cache_shape=(4, 1, 3, 1), num_tokens=15)
+    assert plan.chunks.tolist() == want
+
+
+@pytest.mark.parametrize(
+    "broken", [[-1, 1, 0, 2], [0, 2, -1, 2], [0, 1, 1, 3], [0, 1, 0, -1], [3, 1, 1, -1]], ids=str
+)
+def test_c13_a_broken_chunk_is_left_out_and_takes_no_other_with_it(broken: list[int]) -> None:
+    spec = ChunkPlan(np.int32([[1, 3, 0, 3], broken]))
+    slots = to_slots(spec, cache_shape=(4, 1, 3, 1), num_tokens=4).slots
+    assert slots.tolist() == [PAD, 9, 10, 11]
 
 
 @given(sized_specs(), st.data())
