@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from dataclasses import FrozenInstanceError, fields
 
 import numpy as np
 import pytest
@@ -42,6 +43,16 @@ def test_a_spec_keeps_its_values_and_dtypes(name, way):
         assert type(array) is type(spec.arrays()[field])
         assert array.dtype == spec.arrays()[field].dtype
         assert array.tobytes() == spec.arrays()[field].tobytes()
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_a_spec_is_frozen_and_equal_to_itself_alone(name):
+    spec = SPECS[name]
+    for field in fields(spec):
+        with pytest.raises(FrozenInstanceError):
+            setattr(spec, field.name, None)
+    assert spec in {spec}
+    assert spec != copy.copy(spec)
 
 
 def test_c5_a_slot_past_32_bits_is_refused_in_a_pytree_and_kept_by_map():
