@@ -15,6 +15,7 @@ from tests.helpers import command_line
 
 ADAPTER = """
 from functional_paged import reference
+from functional_paged.conformance.promises import all_but
 
 class Base:
     def unsupported(self, case):
@@ -29,6 +30,15 @@ class Idle(Base):
     name = "idle"
     def unsupported(self, case):
         return "not today"
+
+class Trusts(Base):
+    name = "trusts"
+    promises = all_but({"C15": "slots differ", "c8_*decode*": "no table has a hole"})
+    def store(self, cache, states, index_spec):
+        slots = getattr(index_spec, "slots", None)
+        if slots is not None and slots.ndim == 1 and (slots < 0).any():
+            raise IndexError("negative")
+        return super().store(cache, states, index_spec)
 
 class Dies(Base):
     name = "dies"
@@ -153,6 +163,23 @@ def test_the_results_are_written_as_json(adapters: Path) -> None:
     mismatch = backend["results"][0]["mismatch"]
     assert mismatch["index"] == [4, 0, 32, 0]
     assert mismatch["written"] is True
+
+
+def test_what_is_not_promised_is_run_for_information_only(adapters: Path) -> None:
+    words = ("--backend", "my_adapters:Trusts", "--cases", "c8*/slots/bf16*s16*")
+    status, output = run(*words, "--json", "r.json")
+    assert status == 1  # a hole in prefill is promised
+    assert "trusts: 1 not promised (C8): no table has a hole" in output
+    assert output.endswith("; C8 does not; C8 is promised in part")
+    (backend,) = json.loads(Path("r.json").read_text())["backends"]
+    assert backend["promises"] == [
+        {"of": "C15", "caller": "slots differ"},
+        {"of": "c8_*decode*", "caller": "no table has a hole"},
+    ]
+    assert backend["counts"] == {"fail": 1, "not-promised": 1}
+    _, output = run(*words, "--beyond-promises")
+    assert "1 not promised (C8): no table has a hole; without that: raised with nothing" in output
+    assert "1 fail, 1 not promised" in output
 
 
 def test_list_and_quick_and_large_choose_cases() -> None:

@@ -42,6 +42,12 @@ def check(
     small: Annotated[
         bool, typer.Option("--small", help="Also every index spec up to a small size: minutes.")
     ] = False,
+    beyond_promises: Annotated[
+        bool,
+        typer.Option(
+            "--beyond-promises", help="Run what a backend does not promise too, for information."
+        ),
+    ] = False,
     list_: Annotated[bool, typer.Option("--list", help="Print the ids and run nothing.")] = False,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write the results to this file.")
@@ -84,7 +90,12 @@ def check(
     with opened(files, inputs=ledger or ()) as outputs:
         ledgers = read_ledgers(ledger or ())
         runs, contradictions = _run_all(
-            backend or DEFAULT_BACKENDS, chosen, ledgers, seconds_per_case=seconds, jobs=jobs
+            backend or DEFAULT_BACKENDS,
+            chosen,
+            ledgers,
+            seconds_per_case=seconds,
+            jobs=jobs,
+            beyond_promises=beyond_promises,
         )
         first, results = runs[0], report(runs)
         texts = {

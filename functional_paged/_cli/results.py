@@ -54,15 +54,20 @@ def show_results(console: Console, report: Told, last: Sequence[str]) -> None:
 
 
 def _table(report: Told, console: Console) -> Table:
-    """The counts by clause, each case once."""
-    plain = _rows(report, titles=0)
+    """The counts by clause, each case once, and their sum."""
+    table = _rows(report, titles=0)
     wide = console.options.update(width=10**4)
-    room = console.width - Measurement.get(console, wide, plain).maximum - 2
-    return _rows(report, titles=room) if room >= LEAST_TITLE else plain
+    room = console.width - Measurement.get(console, wide, table).maximum - 3
+    if room >= LEAST_TITLE:
+        table = _rows(report, titles=room)
+    table.add_section()
+    first = ["all"] + [""] * (room >= LEAST_TITLE)
+    table.add_row(*first, *[_cell(backend["counts"]) for backend in report["backends"]])
+    return table
 
 
 def _rows(report: Told, *, titles: int) -> Table:
-    """The table with at most so many characters of each title."""
+    """The table's rows of clauses, with at most so many characters of each title."""
     backends = report["backends"]
     table = Table("clause", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     if titles:
@@ -74,8 +79,6 @@ def _rows(report: Told, *, titles: int) -> Table:
         if any(counts):
             title = [clause["title"]] * bool(titles)
             table.add_row(clause["id"], *title, *map(_cell, counts))
-    table.add_section()
-    table.add_row("all", *[""] * bool(titles), *[_cell(backend["counts"]) for backend in backends])
     return table
 
 
