@@ -71,6 +71,16 @@ VALUES = {
         "C11: cu_q_lens[2] = 5 must be <= num_tokens = 4",
         table(cu_q_lens=(0, 3, 4)),
     ),
+    "total_of_an_empty_cache_row_past_states": (
+        table(contexts=(3, 0), cu_q_lens=(0, 3, 5)),
+        "C11: cu_q_lens[2] = 5 must be <= num_tokens = 4",
+        table(contexts=(3, 0), cu_q_lens=(0, 3, 4)),
+    ),
+    "total_of_no_token_past_states": (
+        table(contexts=(-1, 1), cu_q_lens=(0, 9, 10)),
+        "C11: cu_q_lens[2] = 10 must be <= num_tokens = 4",
+        table(contexts=(-1, 1), cu_q_lens=(0, 9, 9)),
+    ),
     "total_of_padding_past_states": (
         table(cu_q_lens=(0, 3, 9)),
         "C11: cu_q_lens[2] = 9 must be <= num_tokens = 4",
@@ -97,14 +107,19 @@ VALUES = {
         chunks((1, 5, 0, 2)),
     ),
     "slot": (
-        SlotMapping(i32(3, 24)),
-        "C12: slots[1] = 24 must be < num_blocks * block_size = 24",
+        SlotMapping(i32(3, 25)),
+        "C12: slots[1] = 25 must be < num_blocks * block_size = 24",
         SlotMapping(i32(3, 23)),
     ),
     "slot_past_states": (
         SlotMapping(i32(0, 1, 2, 3, 4)),
         "C11: slots[4] = 4 names token 4, which must be < num_tokens = 4",
         SlotMapping(i32(0, 1, 2, 3, -1)),
+    ),
+    "slot_0_past_states": (
+        SlotMapping(i32(4, 1, 2, 3, 0)),
+        "C11: slots[4] = 0 names token 4, which must be < num_tokens = 4",
+        SlotMapping(i32(4, 1, 2, 3, -1)),
     ),
     "chunk_length": (
         chunks((1, 2, 0, -1)),
@@ -114,12 +129,12 @@ VALUES = {
     "chunk_source": (
         chunks((-1, 2, 0, 1)),
         "C13: chunks[1, 0] = -1 must be a token >= 0",
-        chunks((1, 2, 0, 1)),
+        chunks((-1, 2, 0, 0)),
     ),
     "chunk_offset": (
         chunks((1, 2, -1, 1)),
         "C13: chunks[1, 2] = -1 must be an offset >= 0",
-        chunks((1, 2, 0, 1)),
+        chunks((1, 2, -1, 0)),
     ),
     "chunk_end": (
         chunks((1, 2, 2, 3)),

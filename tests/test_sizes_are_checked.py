@@ -112,6 +112,17 @@ def test_c1_a_cache_shape_is_four_sizes(call, shape):
 
 
 @pytest.mark.parametrize("call", CALLS)
+def test_c1_a_block_has_1_to_2_30_positions(call):
+    for good in (1, 2**30):
+        CALLS[call](SlotMapping(i32(0)), cache_shape=(1, 1, good, 1), num_tokens=1)
+    for bad in (0, 2**30 + 1):
+        with pytest.raises(
+            SpecError, match=rf"^C1: block_size .* must be in 1..2\*\*30, got {bad}"
+        ):
+            CALLS[call](SlotMapping(i32(0)), cache_shape=(1, 1, bad, 1), num_tokens=1)
+
+
+@pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16])
 def test_c5_sizes_of_a_narrow_type_do_not_wrap(call, dtype):
     shape = (200, 1, 100, 3)
