@@ -19,7 +19,7 @@ class BridgeAdapter:
     """`bridges.store_single_` by one backend.
 
     On the CPU, tensors share the memory of the case's arrays. On a device they are copies, of the
-    guards around the cache too, and are copied back.
+    guards around the cache too, and are copied back, after an error as well.
     """
 
     strict = True
@@ -46,9 +46,11 @@ class BridgeAdapter:
 
     def store(self, cache: np.ndarray, states: np.ndarray, index_spec: IndexSpec) -> np.ndarray:
         memory, tensor = self._there(cache)
-        self._store(tensor, self._there(states)[1], self._spec(index_spec))
-        if self._device.type != "cpu":
-            tensor_over(_owner(cache)).copy_(memory)
+        try:
+            self._store(tensor, self._there(states)[1], self._spec(index_spec))
+        finally:  # what an error left behind is judged, too
+            if self._device.type != "cpu":
+                tensor_over(_owner(cache)).copy_(memory)
         return cache
 
     def store_apart(self, cache: np.ndarray, states: np.ndarray, index_spec: IndexSpec) -> None:

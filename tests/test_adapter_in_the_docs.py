@@ -22,6 +22,7 @@ def test_the_adapter_in_the_docs_does_what_the_page_says(
     (tmp_path / "my_adapter.py").write_text(source)
     monkeypatch.chdir(tmp_path)
     cases = [case for case in all_cases() if case.quick]
+    assert "to_slots" not in source  # it would hide what the kernel does
     run = run_backend("my_adapter:MyAdapter", cases)
     assert run.name == "my-kernel"
     assert run.info == {"my-kernel": "1.0", "device": "cpu"}
@@ -29,4 +30,4 @@ def test_the_adapter_in_the_docs_does_what_the_page_says(
     # It checks nothing, as the page says.
     assert failed <= {"C1", "C2", "C4"}
     assert "C2" in failed
-    assert sum(result.status == "pass" for result in run.results) > 40
+    assert sum(result.status == "pass" for result in run.results) > 12

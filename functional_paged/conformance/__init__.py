@@ -1,18 +1,27 @@
 """The check that a backend does what `docs/spec.md` says, bit for bit."""
 
-from .adapter import Adapter, BackendNotFound, CaseUnsupported, FullAdapter, find_adapter
+from .adapter import (
+    Adapter,
+    BackendNotFound,
+    CaseUnsupported,
+    FullAdapter,
+    Traits,
+    find_adapter,
+)
 from .cases.case import Case
 from .cases.guarded_cache import LAYOUTS, GuardedCache
 from .cases.problem import Problem
 from .cases.scenarios import example_steps
 from .cases.steps import Step
 from .cases.suite import all_cases
+from .promises import TRUSTED_SLOTS, Promises, all_but
 from .run.compare import Mismatch
 from .run.run_case import Result, run_case
 from .run.supervise import BackendRun, run_backend
 
 __all__ = [
     "LAYOUTS",
+    "TRUSTED_SLOTS",
     "Adapter",
     "BackendNotFound",
     "BackendRun",
@@ -22,8 +31,11 @@ __all__ = [
     "GuardedCache",
     "Mismatch",
     "Problem",
+    "Promises",
     "Result",
     "Step",
+    "Traits",
+    "all_but",
     "all_cases",
     "example_steps",
     "find_adapter",

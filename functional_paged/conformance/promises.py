@@ -50,3 +50,16 @@ def all_but(caller: Mapping[str, str]) -> Promises:
         if not line.strip():
             raise ValueError(f"promises: {key!r} must say what a caller must see to")
     return Promises(dict(caller))
+
+
+TRUSTED_SLOTS = Promises(
+    {
+        "C10": "as many slots as states",
+        "C11": "as many slots as states",
+        "C12": "slots are in the cache",
+        "C15": "no two tokens share a slot",
+        "c14_negative_slots*": "no negative slot but -1",
+        "c18_no_slots*": "as many slots as states",
+    }
+)
+"""Of a kernel that writes a row for each slot but -1, and looks no further."""
