@@ -149,7 +149,7 @@ def test_any_encoding_of_standard_output(encoding: str) -> None:
     assert ended.returncode == 1
     printed = ended.stdout.decode(encoding)
     reason = "\u8bbe\u5907" if encoding == "utf-8" else r"\u8bbe\u5907"
-    assert f"raised RuntimeError: {reason}" in printed
+    assert f": RuntimeError: {reason}" in printed
     results = json.loads(Path("\u7ed3\u679c.json").read_text())["backends"][0]["results"]
     assert "\u8bbe\u5907" in results[0]["reason"]
     assert "</html>" in Path("page").read_text("utf-8")
