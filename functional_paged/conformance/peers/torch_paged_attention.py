@@ -18,7 +18,6 @@ from ..cases.case import Case
 class PagedAttentionAdapter(TorchOnCpu):
     """One call a row, since a call takes as many tokens of each row; a decode batch is one call.
 
-    It stores a key and a value: both are the states, and the value's cache is the one that counts.
     Its caches are `(1, kv_heads, num_slots, head_dim)`, so they are copies.
     """
 
@@ -32,21 +31,29 @@ class PagedAttentionAdapter(TorchOnCpu):
             return "its page table has num_blocks columns"
         return None
 
-    def store(self, cache: np.ndarray, states: np.ndarray, index_spec: IndexSpec) -> np.ndarray:
+    def store_pair(
+        self,
+        key_cache: np.ndarray,
+        value_cache: np.ndarray,
+        keys: np.ndarray,
+        values: np.ndarray,
+        index_spec: IndexSpec,
+    ) -> tuple[np.ndarray, np.ndarray]:
         assert isinstance(index_spec, BlockTable)
-        num_blocks, kv_heads, block_size, head_dim = cache.shape
+        num_blocks, kv_heads, block_size, head_dim = key_cache.shape
         table = torch.from_numpy(index_spec.block_table)
         paged = PagedAttention(num_blocks, block_size, len(table), device="cpu")
         paged.page_table[:, : table.shape[1]] = table  # what `reserve` does for pages of its choice
 
-        head_major = np.ascontiguousarray(cache.swapaxes(0, 1))
-        v_cache = tensor_over(head_major).view(1, kv_heads, num_blocks * block_size, head_dim)
-        k_cache = v_cache.clone()
+        stored = [np.ascontiguousarray(side.swapaxes(0, 1)) for side in (key_cache, value_cache)]
+        shape = (1, kv_heads, num_blocks * block_size, head_dim)
+        caches = [tensor_over(side).view(shape) for side in stored]
         for batch_idx, input_pos, tokens in _calls(index_spec):
             # (batch, num_tokens, kv_heads, head_dim) to (batch, kv_heads, num_tokens, head_dim)
-            val = tensor_over(states)[tokens].transpose(1, 2)
-            paged.assign(batch_idx, input_pos, val, val, k_cache, v_cache)
-        return head_major.swapaxes(0, 1)
+            rows = [tensor_over(side)[tokens].transpose(1, 2) for side in (keys, values)]
+            paged.assign(batch_idx, input_pos, *rows, *caches)
+        key, value = (side.swapaxes(0, 1) for side in stored)
+        return key, value
 
 
 def _calls(spec: BlockTable) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
