@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -107,3 +112,44 @@ def test_a_mismatch_survives_the_way_from_the_worker(
     assert (mismatch.what, mismatch.index, mismatch.written) == ("cache", (0, 0, 1, 0), True)
     assert {cell.outcome for cell in mismatch.cells} == {"missing"}
     assert {(cell.block, cell.offset) for cell in mismatch.cells} == {(0, 1), (6, 15)}
+
+
+def test_an_interrupt_ends_the_run_and_leaves_no_process(tmp_path: Path) -> None:
+    (tmp_path / "sleepy_adapter.py").write_text(
+        "import os, pathlib, time\n"
+        "class Sleepy:\n"
+        "    name = 'sleepy'\n"
+        "    def unsupported(self, case): return None\n"
+        "    def store(self, *arguments):\n"
+        "        pathlib.Path(f'{os.getpid()}.pid').touch()\n"
+        "        time.sleep(600)\n"
+    )
+    words = ["check", "--backend", "./sleepy_adapter.py:Sleepy", "--cases", "c5*", "--jobs", "2"]
+    code = "from functional_paged._cli import main; main()"
+    check = subprocess.Popen(
+        [sys.executable, "-c", code, *words],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while len(pids := [int(file.stem) for file in tmp_path.glob("*.pid")]) < 2:
+            assert check.poll() is None, check.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        check.send_signal(signal.SIGINT)
+        check.communicate(timeout=60)
+    finally:
+        check.kill()
+    assert check.returncode != 0
+    assert [pid for pid in pids if is_alive(pid)] == []
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state not in "XZ"  # dead, whether or not somebody has looked

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -93,7 +94,7 @@ class Workers:
 
     def __init__(self, backend: str):
         self._backend = backend
-        self._idle = [_Worker(backend)]
+        self._idle, self._busy = [_Worker(backend)], set[_Worker]()
         self._about: BackendRun | None = None
 
     def __enter__(self) -> Workers:
@@ -126,22 +127,26 @@ class Workers:
     ) -> BackendRun:
         """As `run_backend`."""
         about, lock = self.about(), threading.Lock()
-        left, results = iter(cases), dict[str, Result]()
+        left, results = deque(cases), dict[str, Result]()
 
         def work() -> None:
-            while True:
-                with lock:
-                    case = next(left, None)
-                if case is None:
-                    return
-                result = self._result(case, seconds_per_case, beyond_promises)
-                with lock:
-                    results[case.id] = result
-                    on_result(result)
+            with suppress(IndexError):  # none is left
+                while True:
+                    result = self._result(left.popleft(), seconds_per_case, beyond_promises)
+                    with lock:
+                        results[result.case.id] = result
+                        on_result(result)
 
-        with ThreadPoolExecutor(max(1, min(jobs, len(cases)))) as pool:
-            for done in [pool.submit(work) for _ in range(jobs)]:
-                done.result()
+        with ThreadPoolExecutor(jobs) as pool:
+            threads = [pool.submit(work) for _ in range(jobs)]
+            try:
+                for thread in threads:
+                    thread.result()
+            except BaseException:  # an interrupt as well: nothing more is started or waited for
+                left.clear()
+                for worker in self._busy.copy():
+                    worker.kill()
+                raise
         return BackendRun(
             about.name, about.info, tuple(results[case.id] for case in cases), about.promises
         )
@@ -152,20 +157,21 @@ class Workers:
             worker = self._idle.pop()
         except IndexError:
             worker = _Worker(self._backend)
+        self._busy.add(worker)
+        can_go_on = False
         try:
             worker.about()
             result = Result(case, *worker.ask(seconds, case.id, beyond_promises))
+            can_go_on = worker.forks or not result.suspect
+            return result
         except _WorkerEnded as end:
-            worker.close()
             return Result(case, "fail", str(end))
-        except BaseException:
-            worker.close()
-            raise
-        if result.suspect and not worker.forks:
-            worker.close()
-        else:
-            self._idle.append(worker)
-        return result
+        finally:
+            self._busy.discard(worker)
+            if can_go_on:
+                self._idle.append(worker)
+            else:
+                worker.close()
 
 
 class _WorkerEnded(Exception):
@@ -228,7 +234,11 @@ class _Worker:
         if not self.forks:
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(END_SECONDS)  # it may clean up
-        with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+        self.kill()
         self._process.wait()
         self._stack.close()
+
+    def kill(self) -> None:
+        """End the process, and what it has forked, at once."""
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
