@@ -67,6 +67,14 @@ PLANS = {
         BlockTable(np.int32([[1, 0, 2, 9]] * 3), np.int32([2, 0, 0]), np.int32([0, 5, 5, 5])),
         [[0, 1, 2, 1], [1, 0, 0, 3], [4, 2, 0, 1]] + [[0, 0, 0, 0]] * (15 // 3 + 2 * 3 - 3),
     ),
+    "totals that begin late": (
+        BlockTable(np.int32([[1, 0]]), np.int32([0]), np.int32([1, 3])),
+        [[0, 0, 0, 0]] * (15 // 3 + 2 * 1),
+    ),
+    "totals that decrease": (
+        BlockTable(np.int32([[1, 0], [2, 3]]), np.int32([0, 0]), np.int32([0, 3, 2])),
+        [[0, 0, 0, 0]] * (15 // 3 + 2 * 2),
+    ),
     "a chunk that cuts another": (
         ChunkPlan(np.int32([[0, 1, 0, 3], [1, 2, 0, 1], [3, 2, 0, 0]])),
         [[0, 1, 0, 1], [2, 1, 2, 1], [0, 0, 0, 0]],
@@ -83,6 +91,12 @@ def test_a_plan_has_a_row_a_run_and_rows_of_zeros_up_to_its_bound(name: str) -> 
     spec, want = PLANS[name]
     plan = plan_chunks(spec, cache_shape=(4, 1, 3, 1), num_tokens=15)
     assert plan.chunks.tolist() == want
+    # The definition, apart from both lowerings.
+    assert list(reference.stored_tokens(spec, (4, 1, 3, 1), 15)) == [
+        (start + i, block, offset + i)
+        for start, block, offset, length in want
+        for i in range(length)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -92,6 +106,8 @@ def test_c13_a_broken_chunk_is_left_out_and_takes_no_other_with_it(broken: list[
     spec = ChunkPlan(np.int32([[1, 3, 0, 3], broken]))
     slots = to_slots(spec, cache_shape=(4, 1, 3, 1), num_tokens=4).slots
     assert slots.tolist() == [PAD, 9, 10, 11]
+    stored = list(reference.stored_tokens(spec, (4, 1, 3, 1), 4))
+    assert stored == [(1, 3, 0), (2, 3, 1), (3, 3, 2)]
 
 
 @given(sized_specs(), st.data())
