@@ -93,7 +93,7 @@ def make_caches(
     names = [f"layer{layer:02}/{kind}" for layer in layers for kind in "kv"]
     dtype = np.dtype(str(model.dtype).removeprefix("torch."))
     caches = {
-        name: tensor_over(pattern(math.prod(shape), dtype, salt).reshape(shape))
+        name: tensor_over(pattern(math.prod(shape), dtype, salt, payloads=True).reshape(shape))
         for salt, name in enumerate(names)
     }
     mirror = JaxMirror(caches)

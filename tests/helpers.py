@@ -53,7 +53,7 @@ def i32(*values: Any) -> np.ndarray:
 
 def filled(shape: tuple[int, ...], dtype: str, salt: int) -> np.ndarray:
     """An array in which every element has bits of its own, with NaN payloads in float dtypes."""
-    return pattern(math.prod(shape), DTYPES[dtype], salt).reshape(shape)
+    return pattern(math.prod(shape), DTYPES[dtype], salt, payloads=True).reshape(shape)
 
 
 def specs_by_form(step: Step, shape: tuple[int, int, int, int]) -> dict[str, IndexSpec]:

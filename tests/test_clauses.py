@@ -24,8 +24,10 @@ def adapter(request: pytest.FixtureRequest) -> Any:
 
 def assert_stored(adapter: Any, spec: IndexSpec, num_tokens: int, expected: dict[int, int]) -> None:
     """Slot `s` must hold the row of token `expected[s]`, and every other slot what it held."""
-    before = pattern(NUM_BLOCKS * KV_HEADS * BLOCK_SIZE * HEAD_DIM, BF16, salt=1).reshape(SHAPE)
-    states = pattern(num_tokens * KV_HEADS * HEAD_DIM, BF16, salt=2)
+    before = pattern(
+        NUM_BLOCKS * KV_HEADS * BLOCK_SIZE * HEAD_DIM, BF16, salt=1, payloads=True
+    ).reshape(SHAPE)
+    states = pattern(num_tokens * KV_HEADS * HEAD_DIM, BF16, salt=2, payloads=True)
     states = states.reshape(num_tokens, KV_HEADS, HEAD_DIM)
     after = as_bits(adapter.store(before.copy(), states, spec))
     for slot in range(NUM_BLOCKS * BLOCK_SIZE):

@@ -29,7 +29,7 @@ class Wrong(Right):
 class Namesake(Right):
     name = "right"
 """
-CHECK = ("check", "--cases", "c14*bf16*", "--jobs", "1", "--backend")
+CHECK = ("check", "--cases", "c14_neg*bf16*_h[37]*", "--jobs", "1", "--backend")
 SPEC = {"form": "slots", "slots": [9, -1], "num_blocks": 6, "block_size": 2, "num_tokens": 2}
 
 

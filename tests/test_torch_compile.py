@@ -42,7 +42,7 @@ def store(cache: torch.Tensor, states: torch.Tensor, given: Any) -> None:
 
 
 def rows(num_tokens: int = STEP.num_tokens, dtype: str = "bf16") -> np.ndarray:
-    return pattern(num_tokens * 12, DTYPES[dtype], salt=2).reshape(num_tokens, 3, 4)
+    return pattern(num_tokens * 12, DTYPES[dtype], salt=2, payloads=True).reshape(num_tokens, 3, 4)
 
 
 def check_store(
@@ -100,9 +100,11 @@ def test_one_compiled_store_serves_growing_shapes():
     run = compiled(store, "aot_eager")
     for num_blocks in (4, 5, 6):
         for num_tokens in (3, 6, 7):
-            cache = pattern(num_blocks * 2 * 3 * 8, DTYPES["f32"], salt=1)
+            cache = pattern(num_blocks * 2 * 3 * 8, DTYPES["f32"], salt=1, payloads=True)
             halves = cache.reshape(num_blocks, 2, 3, 8)
-            states = pattern(num_tokens * 8, DTYPES["f32"], salt=2).reshape(num_tokens, 2, 4)
+            states = pattern(num_tokens * 8, DTYPES["f32"], salt=2, payloads=True).reshape(
+                num_tokens, 2, 4
+            )
             spec = SlotMapping(np.arange(num_tokens, dtype=np.int32) + 4)
             expected = halves.copy()
             expected[..., :4] = reference.store_single(halves[..., :4], states, spec)
@@ -181,7 +183,7 @@ def test_inductor_lowering(lower):
 
 def operands(cache: torch.Tensor) -> tuple[torch.Tensor, ...]:
     num_tokens, heads, dim = 3, cache.shape[1], cache.shape[3]
-    states = tensor(pattern(num_tokens * heads * dim, DTYPES["bf16"], salt=2))
+    states = tensor(pattern(num_tokens * heads * dim, DTYPES["bf16"], salt=2, payloads=True))
     spec = SlotMapping(np.int32([9, -1, 0])).map(torch.from_numpy)
     plan = bridges.plan(spec, cache=cache, num_tokens=num_tokens, backend="torch")
     return cache, states.view(num_tokens, heads, dim), *vars(plan.lowered).values()

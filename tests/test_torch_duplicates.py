@@ -41,9 +41,9 @@ BIG_SPECS = big_specs()
 
 
 def problem(dtype: str, num_tokens: int, shape: tuple = SHAPE) -> tuple[np.ndarray, np.ndarray]:
-    cache = pattern(int(np.prod(shape)), DTYPES[dtype], salt=1).reshape(shape)
+    cache = pattern(int(np.prod(shape)), DTYPES[dtype], salt=1, payloads=True).reshape(shape)
     rows = (num_tokens, shape[1], shape[3])
-    return cache, pattern(int(np.prod(rows)), DTYPES[dtype], salt=2).reshape(rows)
+    return cache, pattern(int(np.prod(rows)), DTYPES[dtype], salt=2, payloads=True).reshape(rows)
 
 
 def wrong_rows(

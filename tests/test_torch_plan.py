@@ -24,7 +24,7 @@ FORMS["decode"] = table([[PAD], [6], [2], [4]], [0, 4, -1, 3]).index_spec
 
 
 def filled(*shape: int, dtype: str = "bf16", salt: int = 1) -> np.ndarray:
-    return pattern(int(np.prod(shape)), DTYPES[dtype], salt).reshape(shape)
+    return pattern(int(np.prod(shape)), DTYPES[dtype], salt, payloads=True).reshape(shape)
 
 
 def plan(spec, num_tokens: int = STEP.num_tokens, **options) -> bridges.StorePlan:

@@ -41,7 +41,9 @@ def filled(shape: tuple[int, ...], dtype: torch.dtype, salt: int) -> torch.Tenso
     """Bits that differ from cell to cell, with NaN payloads in a floating dtype."""
     numbers = PATTERNS.get(str(dtype).removeprefix("torch."), DTYPES["u8"])
     size = math.prod(shape) * dtype.itemsize // numbers.itemsize
-    tensor = torch.from_numpy(pattern(size, numbers, salt).view(np.uint8)).view(dtype)
+    tensor = torch.from_numpy(pattern(size, numbers, salt, payloads=True).view(np.uint8)).view(
+        dtype
+    )
     if dtype == torch.float64:
         tensor.view(torch.int64)[::3] |= 0x7FF0000000000000
     return tensor.reshape(shape)

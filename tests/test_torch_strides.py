@@ -25,7 +25,7 @@ DTYPE = DTYPES["bf16"]
 
 
 def rows(*shape: int, dtype: np.dtype = DTYPE) -> np.ndarray:
-    return pattern(int(np.prod(shape)), dtype, salt=2).reshape(shape)
+    return pattern(int(np.prod(shape)), dtype, salt=2, payloads=True).reshape(shape)
 
 
 def check_store(
@@ -78,7 +78,9 @@ def test_c20_states_layouts(name, layout):
 
 @pytest.mark.parametrize("shape", [(1, 3, 4), (10, 1, 4), (10, 3, 1), (1, 1, 1)])
 def test_c20_expanded_states(shape):
-    cache = torch.from_numpy(pattern(7 * 3 * 5 * 4, DTYPES["f32"], salt=1).reshape(SHAPE))
+    cache = torch.from_numpy(
+        pattern(7 * 3 * 5 * 4, DTYPES["f32"], salt=1, payloads=True).reshape(SHAPE)
+    )
     states = torch.from_numpy(rows(*shape, dtype=DTYPES["f32"])).expand(10, 3, 4)
     assert 0 in states.stride()
     expected = reference.store_single(cache.numpy(), states.numpy().copy(), STEP.index_spec)
@@ -111,7 +113,7 @@ def test_c20_any_permutation_and_steps(data, dtype):
         )
     )
     base, slices, back = data.draw(strided_views((num_blocks, heads, block_size, dim)))
-    buffer = pattern(int(np.prod(base)), DTYPES[dtype], salt=1).reshape(base)
+    buffer = pattern(int(np.prod(base)), DTYPES[dtype], salt=1, payloads=True).reshape(base)
     states_base, states_slices, states_back = data.draw(strided_views((len(slots), heads, dim)))
     states = rows(*states_base, dtype=DTYPES[dtype])[states_slices].transpose(states_back)
     cache = buffer[slices].transpose(back)
@@ -120,7 +122,7 @@ def test_c20_any_permutation_and_steps(data, dtype):
 
 
 def windows(shape: tuple[int, ...], strides: tuple[int, ...]) -> tuple[np.ndarray, torch.Tensor]:
-    buffer = pattern(200, DTYPES["f32"], salt=1)
+    buffer = pattern(200, DTYPES["f32"], salt=1, payloads=True)
     return buffer, torch.from_numpy(buffer).as_strided(shape, strides, 17)
 
 
@@ -195,7 +197,7 @@ ALIASES = {
 def test_c20_states_that_are_a_view_of_the_cache(name):
     # What is stored are the rows as they were before the store.
     choose, slots = ALIASES[name]
-    buffer = pattern(7 * 3 * 5 * 4, DTYPE, salt=1)
+    buffer = pattern(7 * 3 * 5 * 4, DTYPE, salt=1, payloads=True)
     cache = buffer.reshape(SHAPE)
     states = choose(cache.transpose(0, 2, 1, 3))
     assert np.shares_memory(states, buffer)

@@ -1,4 +1,4 @@
-"""Bits to start from and to compare: distinct, never zero, with NaN payloads."""
+"""Bits to start from and to compare: distinct, ordinary numbers or with NaN payloads."""
 
 from __future__ import annotations
 
@@ -37,26 +37,34 @@ def overwrite(array: np.ndarray) -> None:
     np.invert(bits, out=bits)
 
 
-def pattern(size: int, dtype: np.dtype, salt: int) -> np.ndarray:
+def pattern(size: int, dtype: np.dtype, salt: int, *, payloads: bool = False) -> np.ndarray:
     """`size` elements of bits that differ from their neighbours and are never zero.
 
-    Every third element of a float dtype is a NaN with a payload of its own.
+    Those of a float dtype are normal numbers, which arithmetic in a wider dtype keeps.
 
     Args:
       size: number of elements.
       dtype: one of `DTYPES`.
       salt: tells patterns apart; the cache and the states of a case have different ones.
+      payloads: in a float dtype, any bits instead (C16): every third element is a NaN with a
+        payload of its own, others are subnormal or infinite.
     """
     width = 8 * dtype.itemsize
     index = np.arange(size, dtype=np.uint64) + np.uint64(salt * 1_000_003 + 1)
-    bits = (index * _ODD) >> np.uint64(64 - width)
+    spread = index * _ODD
     fraction = _FRACTION_BITS.get(short_name(dtype))
-    if fraction is not None:
+    if fraction is None or payloads:
+        bits = np.maximum(spread >> np.uint64(64 - width), np.uint64(1))
+    else:
+        normal = (1 << (width - 1)) - (2 << fraction)  # without the lowest and highest exponent
+        number = (spread >> np.uint64(32)) * np.uint64(2 * normal) >> np.uint64(32)
+        sign, magnitude = np.divmod(number, np.uint64(normal))
+        bits = sign << np.uint64(width - 1) | magnitude + np.uint64(1 << fraction)
+    if fraction is not None and payloads:
         exponent = ((1 << (width - 1 - fraction)) - 1) << fraction
         payload = index % np.uint64((1 << fraction) - 1) + np.uint64(1)
         if dtype == ml_dtypes.float8_e4m3fn:
             payload = np.uint64(7)  # its one NaN has all bits set
         sign = (index & np.uint64(1)) << np.uint64(width - 1)
         bits = np.where(index % 3 == 0, sign | np.uint64(exponent) | payload, bits)
-    bits = np.where(bits == 0, np.uint64(1), bits)
     return bits.astype(f"u{dtype.itemsize}").view(dtype)

@@ -21,7 +21,7 @@ class ChecksNoShapes(Loop):
         return super().write(cache, rows, places)
 
 
-@planted("C1", raises=True)
+@planted("C17", raises=True)
 class ChecksShapesTooLate(Loop):
     def refuse(self, cache, states, index_spec):
         try:
@@ -54,7 +54,17 @@ class FetchesStatesFromAnotherDevice(Loop):
 @planted("C4")
 class TakesAnyIndices(Loop):
     def store(self, cache, states, index_spec):
-        return super().store(cache, states, index_spec.map(lambda array: array.astype(np.int32)))
+        if "slots" not in index_spec.arrays() or index_spec.slots.dtype != np.int64:
+            index_spec = index_spec.map(lambda array: array.astype(np.int32))
+        return super().store(cache, states, index_spec)
+
+
+@planted("C4", raises=True)
+class TakesNoLongSlots(Loop):
+    def refuse(self, cache, states, index_spec):
+        super().refuse(cache, states, index_spec)
+        if any(array.dtype == np.int64 for array in index_spec.arrays().values()):
+            raise TypeError("slots must be int32")
 
 
 @planted("C16")
@@ -74,7 +84,7 @@ class ChangesItsStates(Loop):
         return cache
 
 
-@planted("C20")
+@planted("C17")
 class WritesBesideStridedStates(Loop):
     def write(self, cache, states, places):
         super().write(cache, states, places)
@@ -109,14 +119,16 @@ class ReturnsNothing(Loop):
         super().write(cache, states, places)
 
 
-@planted("C17", raises=True)
+@planted("C5", raises=True)
 class Raises(Loop):
     def write(self, cache, states, places):
         raise RuntimeError("no kernel image is available")
 
 
-@planted("C17")
+@planted("C5")
 class ReturnsTheInputAndKeepsTheResult(Loop):
+    """Which cannot be told from a store in place that writes nothing."""
+
     def write(self, cache, states, places):
         super().write(cache.copy(), states, places)
         return cache
@@ -159,7 +171,7 @@ for _clause in ("C11", "C12", "C13", "C15", "C21"):
     planted(_clause)(type(f"CheckMisses{_clause}", (Checks,), {"missed": _clause}))
 
 
-@planted("C11", raises=True)
+@planted("C5", raises=True)
 class CheckRefusesWhatIsValid(Loop):
     def check(self, index_spec, cache_shape, num_tokens):
         super().check(index_spec, cache_shape, num_tokens - 1)

@@ -171,3 +171,23 @@ class NegativeSlotRoundsTowardsZero(Loop):
                 if -shape[2] < slot < 0:
                     places.append((token, 0, -slot))
         return places
+
+
+@planted("C14")
+class StopsAtSlotMinusTwo(Loop):
+    """Only -1 is documented as a slot to skip."""
+
+    def read(self, index_spec, shape):
+        if not isinstance(index_spec, SlotMapping):
+            return index_spec
+        stopped = np.logical_or.accumulate(index_spec.slots < PAD)
+        return SlotMapping(np.where(stopped, PAD, index_spec.slots).astype(index_spec.slots.dtype))
+
+
+@planted("C5")
+class WrongForBlocksOf64(Loop):
+    def places(self, index_spec, shape, num_tokens):
+        places = super().places(index_spec, shape, num_tokens)
+        if shape[2] != 64:
+            return places
+        return [(token, block, offset % 32) for token, block, offset in places]

@@ -61,9 +61,9 @@ class AddsUpTwoTokensOfASlot(Loop):
 @planted("C16")
 class WritesEverything(Loop):
     def write(self, cache, states, places):
-        for token, _, _ in places:
+        for token, _, _ in places[:1]:
             cache[...] = states[token][:, None]
-        return cache
+        return super().write(cache, states, places)
 
 
 @planted("C16")
@@ -86,6 +86,14 @@ class ClearsTheRestOfABlock(Loop):
 class DropsTheLastColumn(Loop):
     def write(self, cache, states, places):
         super().write(cache[..., :-1], states[..., :-1], places)
+        return cache
+
+
+@planted("C16")
+class DropsOneHeadOf8(Loop):
+    def write(self, cache, states, places):
+        heads = 7 if cache.shape[1] == 8 else cache.shape[1]
+        super().write(cache[:, :heads], states[:, :heads], places)
         return cache
 
 
@@ -204,23 +212,29 @@ class WritesBothHalvesOfAPackedCache(Loop):
 
 @planted("C12")
 class WritesAfterTheCache(Loop):
-    """A slot just past the cache, unchecked."""
+    """A slot or a block just past the cache, unchecked."""
+
+    def places(self, index_spec, shape, num_tokens):
+        return super().places(index_spec, (shape[0] + 1, *shape[1:]), num_tokens)
 
     def write(self, cache, states, places):
-        super().write(cache, states, places)
+        inside = [place for place in places if place[1] < len(cache)]
         memory, start = memory_of(cache)
-        memory[start + cache.size] = states.flat[0] if states.size else 1
-        return cache
+        for token, _, _ in [place for place in places if place not in inside]:
+            memory[start + cache.size] = states[token].flat[0]
+        return super().write(cache, states, inside)
 
 
 @planted("C14")
 class WritesBeforeTheCache(Loop):
     """A slot of -1, unchecked."""
 
-    def write(self, cache, states, places):
-        super().write(cache, states, places)
+    def store(self, cache, states, index_spec):
+        super().store(cache, states, index_spec)
         memory, start = memory_of(cache)
-        memory[start - 1] = states.flat[0] if states.size else 1
+        slots = getattr(index_spec, "slots", np.zeros(0))[: len(states)]
+        for token in np.flatnonzero(slots == -1):
+            memory[start - 1] = states[token].flat[0]
         return cache
 
 

@@ -28,12 +28,15 @@ class Case:
 
     Attributes:
       id: stable and readable, `c8_hole/block_table/bf16/n7_h3_s16_d46`.
-      clauses: what it puts to the test, the first one most.
+      clauses: the subject, then what a store needs besides to pass.
       about: one sentence.
       kind: what is asked of the backend.
       build: makes the problem; cheap until called.
       link: where this went wrong in public, if it did.
       quick: whether a quick run has it.
+      twin: whether it is valid and one change away from an invalid case.
+      controls: ids of more basic cases; where one of them fails, so does this one, and a failure
+        says nothing of its subject.
     """
 
     id: str
@@ -43,3 +46,5 @@ class Case:
     kind: CaseKind = "store"
     link: str | None = None
     quick: bool = False
+    twin: bool = False
+    controls: tuple[str, ...] = ()

@@ -12,28 +12,83 @@ from functional_paged import PAD, BlockTable, ChunkPlan, IndexSpec, SlotMapping,
 
 from ..bits import DTYPES, pattern
 from .case import Case
+from .controls import (
+    MAIN,
+    MAIN_DTYPE,
+    MAIN_SHAPE,
+    QUICK_SHAPES,
+    SHAPES,
+    before_shape,
+    besides,
+    is_decode,
+    plain,
+    size_name,
+    standing,
+)
 from .guarded_cache import Shape
+from .needs import needs
 from .problem import Problem
 from .scenarios import Scenario
 from .steps import Step
 
-MAIN_SHAPE: Shape = (7, 3, 16, 46)
-MAIN_DTYPE = "bf16"
+BASES = ("c5_prefill", "c10_more_states")
+"""Of a block table, and yet controls of every form at every size."""
+
+_A_FEW = ("c5_prefill", "c5_decode", "c8_hole", "c13_chunks", "c14_pad")
+_SUBJECTS = ("C18", "C14", "C15", "C10")  # of a plan or slots that are made of a table, else C5
 
 
-def cases_of(scenario: Scenario, dtype: str, shape: Shape) -> Iterator[Case]:
-    """A scenario of the shape's size, in every form that can say it."""
-    step = scenario.step
+def cases_of(
+    scenario: Scenario, dtype: str, shape: Shape, *, derived: bool = True
+) -> Iterator[Case]:
+    """A scenario of the shape's size, in the form it is written in and those made of that.
+
+    Args:
+      scenario: made for the shape.
+      dtype: of the cache.
+      shape: of the cache.
+      derived: whether to have all forms that store a token, or only those that `BASES` has.
+    """
+    step, size = scenario.step, size_name(dtype, shape)
+    of_the_shape = SHAPES.get(shape, MAIN_DTYPE) == dtype  # else of the main one, in other dtypes
     for spec in forms_of(step, shape):
+        form, subject = spec.form, scenario.subject
+        written = spec is step.index_spec
+        is_first = written or scenario.name in BASES
+        if not (derived or is_first):
+            continue
+        if not written:
+            if step.num_tokens and not list(reference.stored_tokens(spec, shape, step.num_tokens)):
+                continue
+            needed = needs(spec, shape, step.num_tokens)
+            subject = next((clause for clause in _SUBJECTS if clause in needed), "C5")
+        case_id = f"{scenario.name}/{form}/{size}"
+        if not of_the_shape:
+            base = plain(form, dtype)
+        elif scenario.name == "c5_prefill":
+            base = before_shape(form, dtype, shape)
+        elif is_decode(spec) and scenario.name != "c5_decode":
+            base = f"c5_decode/{form}/{size}"
+        else:
+            base = f"c5_prefill/{form}/{size}"
+        singles = size if of_the_shape else MAIN
+        clauses, controls = standing(subject, spec, shape, step.num_tokens, base, singles)
+        controls += besides(scenario.name, form, singles)
         yield Case(
-            id=f"{scenario.name}/{spec.form}/{dtype}/{shape_name(shape)}",
-            clauses=scenario.clauses,
+            id=case_id,
+            clauses=clauses,
             about=scenario.about,
             build=functools.partial(problem, shape, dtype, Step(spec, step.num_tokens)),
             link=scenario.link,
-            # A quick run has each scenario in the form that it is written in.
-            quick=shape == MAIN_SHAPE and dtype == MAIN_DTYPE and spec is step.index_spec,
+            quick=of_the_shape and is_first and _is_quick(scenario.name, shape),
+            controls=tuple(control for control in controls if control != case_id),
         )
+
+
+def _is_quick(name: str, shape: Shape) -> bool:
+    if shape in QUICK_SHAPES:
+        return name in _A_FEW
+    return shape == MAIN_SHAPE or shape not in SHAPES
 
 
 def forms_of(step: Step, shape: Shape) -> Iterator[IndexSpec]:
@@ -54,17 +109,14 @@ def forms_of(step: Step, shape: Shape) -> Iterator[IndexSpec]:
     yield SlotMapping(slots)
 
 
-def problem(shape: Shape, dtype: str, step: Step, layout: str = "contiguous") -> Problem:
+def problem(
+    shape: Shape, dtype: str, step: Step, layout: str = "contiguous", *, payloads: bool = False
+) -> Problem:
     """A problem whose states have a pattern of their own."""
-    states = pattern_of((step.num_tokens, shape[1], shape[3]), DTYPES[dtype])
-    return Problem(shape, DTYPES[dtype], states, step.index_spec, layout)
+    states = pattern_of((step.num_tokens, shape[1], shape[3]), DTYPES[dtype], payloads=payloads)
+    return Problem(shape, DTYPES[dtype], states, step.index_spec, layout, payloads=payloads)
 
 
-def pattern_of(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+def pattern_of(shape: tuple[int, ...], dtype: np.dtype, *, payloads: bool = False) -> np.ndarray:
     """States of a shape, each element with bits of its own."""
-    return pattern(math.prod(shape), dtype, salt=2).reshape(shape)
-
-
-def shape_name(shape: Shape) -> str:
-    """A cache's shape in case ids."""
-    return "n{}_h{}_s{}_d{}".format(*shape)
+    return pattern(math.prod(shape), dtype, salt=2, payloads=payloads).reshape(shape)

@@ -14,9 +14,10 @@ import numpy as np
 
 from functional_paged import PAD, BlockTable, ChunkPlan, IndexSpec, SlotMapping
 
-from ..bits import DTYPES
+from ..bits import DTYPES, short_name
 from .case import Case, CaseKind
-from .crossing import MAIN_SHAPE, forms_of, pattern_of, problem
+from .controls import MAIN_SHAPE, plain, standing
+from .crossing import forms_of, pattern_of, problem
 from .problem import Problem
 from .steps import Step, mapping, plan_of, table, with_cu_q_lens
 
@@ -25,7 +26,7 @@ GOOD = table([[0, 1], [N - 1, 2]], [S - 1, 0], [2, 1])
 TABLE = GOOD.index_spec
 assert isinstance(TABLE, BlockTable)
 CONTEXTS = TABLE.context_kv_lens
-CHUNKS = np.array([[0, 1, 0, 1]], np.int32)
+CHUNKS = np.array([[0, 1, 0, 3]], np.int32)
 SLOTS = np.array([1, 2, 3], np.int32)
 
 WRONG_STATES = {
@@ -40,7 +41,7 @@ WRONG_SPECS: dict[str, tuple[IndexSpec, IndexSpec]] = {
     "C1 too_few_contexts": (replace(TABLE, context_kv_lens=CONTEXTS[:1]), TABLE),
     "C1 too_few_cu_q_lens": (replace(TABLE, cu_q_lens=np.array([0, 3], np.int32)), TABLE),
     "C1 chunks_of_three_columns": (ChunkPlan(CHUNKS[:, :3]), ChunkPlan(CHUNKS)),
-    "C1 slots_of_two_axes": (SlotMapping(SLOTS[:, None]), SlotMapping(SLOTS[:1])),
+    "C1 slots_of_two_axes": (SlotMapping(SLOTS[:, None]), SlotMapping(SLOTS)),
     "C4 long_block_table": (replace(TABLE, block_table=TABLE.block_table.astype(np.int64)), TABLE),
     "C4 long_contexts": (replace(TABLE, context_kv_lens=CONTEXTS.astype(np.int64)), TABLE),
     "C4 long_chunks": (ChunkPlan(CHUNKS.astype(np.int64)), ChunkPlan(CHUNKS)),
@@ -48,8 +49,6 @@ WRONG_SPECS: dict[str, tuple[IndexSpec, IndexSpec]] = {
 }
 # Casts that overflow, round or saturate differently from one library to the next.
 CASTS = (("f32", "bf16"), ("f16", "bf16"), ("i8", "bf16"), ("f32", "i8"), ("bf16", "f8e4m3fn"))
-# Also of slots, in a shape that kernels of vectors take.
-VECTOR_SHAPE = (6, 2, 32, 64)
 
 ROWS, QUERIES = table([[0], [1]], [0, 0]), table([[0, 1]], [0], [4])
 chunks = functools.partial(plan_of, num_tokens=2)
@@ -94,25 +93,53 @@ def invalid_cases() -> Iterator[Case]:
         bad, twin = (problem(MAIN_SHAPE, "bf16", Step(spec, 3)) for spec in specs)
         yield from _pair(clause, name, bad, twin, ("refuse", "store"))
     for states, cache in CASTS:
-        for shape, step in ((MAIN_SHAPE, GOOD), (VECTOR_SHAPE, mapping(5, 0, 191))):
-            twin = problem(shape, cache, step)
+        for step in (GOOD, mapping(5, 0, N * S - 1)):
+            twin = problem(MAIN_SHAPE, cache, step)
             bad = replace(twin, states=pattern_of(twin.states.shape, DTYPES[states]))
             name = f"states_of_{states}_for_{cache}"
             yield from _pair("C2", name, bad, twin, ("refuse", "store"))
     for spec in forms_of(GOOD, MAIN_SHAPE):
         twin = problem(MAIN_SHAPE, "bf16", Step(spec, 3))
         yield from _pair("C3", "states_on_another_device", twin, twin, ("apart", "store"))
+    for step in (QUERIES, chunks((0, 1, 0, 2)), mapping(1, 2)):
+        form, build = step.index_spec.form, functools.partial(problem, MAIN_SHAPE, "bf16", step)
+        about = "a valid spec, which a value check must not refuse"
+        yield Case(_accepted(form), ("C5",), about, build, "accept", quick=True)
     for key, steps in WRONG_VALUES.items():
         clause, name = key.split()
         bad, twin = (problem(MAIN_SHAPE, "bf16", step) for step in steps)
         yield from _pair(clause, f"checked_{name}", bad, twin, ("check", "accept"))
 
 
+def _accepted(form: str) -> str:
+    return f"c5_checked/{form}"
+
+
 def _pair(
     clause: str, name: str, bad: Problem, twin: Problem, kinds: tuple[CaseKind, CaseKind]
 ) -> Iterator[Case]:
-    about, stem = name.replace("_", " "), f"{clause.lower()}_{name}/{bad.index_spec.form}"
-    yield Case(stem, (clause,), about, lambda: bad, kinds[0], quick=True)
-    # A twin that stores is a store like any other, and a quick run has enough of those.
-    quick, about = kinds[1] == "accept", f"one change away from: {about}"
-    yield Case(f"{stem}/twin", (clause,), about, lambda: twin, kinds[1], quick=quick)
+    form = bad.index_spec.form
+    about, stem = name.replace("_", " "), f"{clause.lower()}_{name}/{form}"
+    twin_about, twin_id = f"one change away from: {about}", f"{stem}/twin"
+    store = kinds[1] == "store"
+    base = plain(form, short_name(twin.dtype)) if store else _accepted(form)
+    clauses, controls = standing(clause, twin.index_spec, MAIN_SHAPE, len(twin.states), base)
+    yield Case(
+        stem,
+        (clause,),
+        about,
+        lambda: bad,
+        kinds[0],
+        quick=True,
+        controls=() if store else (twin_id,),
+    )
+    yield Case(
+        twin_id,
+        clauses,
+        twin_about,
+        lambda: twin,
+        kinds[1],
+        quick=not store,  # a quick run has enough that are to be stored
+        twin=True,
+        controls=controls if store else (base,),
+    )

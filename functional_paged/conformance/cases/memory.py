@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import numpy as np
 
 from functional_paged import PAD, SlotMapping
 
-from ..bits import DTYPES
-from .case import Case
-from .crossing import MAIN_SHAPE, forms_of, pattern_of, problem
-from .guarded_cache import LAYOUTS
+from ..bits import DTYPES, short_name
+from .case import Case, CaseKind
+from .controls import HEAD_DIMS, MAIN, MAIN_DTYPE, MAIN_SHAPE, SHAPES, plain, standing
+from .crossing import forms_of, pattern_of, problem
+from .guarded_cache import LAYOUTS, Shape
 from .problem import Problem
+from .scenarios import example_steps
 from .steps import Step, mapping, plan_of, table
 
-HEAD_DIMS = (1, 3, 46, 63, 80, 96, 192, 576)
-"""Most are no multiple of a vector register; 192 and 576 are those of MLA models."""
+FLOATS = ("f32", "f16", "bf16", "f8e4m3fn", "f8e5m2")
 
 
 def memory_cases() -> Iterator[Case]:
@@ -28,62 +29,111 @@ def memory_cases() -> Iterator[Case]:
     for spec in forms_of(step, MAIN_SHAPE):
         form, one = spec.form, Step(spec, step.num_tokens)
         for layout in LAYOUTS[1:]:
-            yield Case(
+            yield _case(
                 f"c20_cache_{layout}/{form}",
-                ("C20", "C16"),
                 f"a cache that lies {layout} in memory",
                 partial(problem, MAIN_SHAPE, "bf16", one, layout),
                 quick=True,
                 link="https://github.com/flashinfer-ai/flashinfer/issues/527",
             )
         for layout in ("fused_qkv", "expanded_heads", "every_other_token"):
-            yield Case(
+            yield _case(
                 f"c20_states_{layout}/{form}",
-                ("C20",),
                 f"states that lie {layout} in memory",
                 partial(_strided_states, one, layout),
                 link="https://github.com/flashinfer-ai/flashinfer/issues/588",
             )
         about = "inputs keep their bits; a store in place returns the cache it was given"
         build = partial(problem, MAIN_SHAPE, "bf16", one)
-        yield Case(f"c17_inputs/{form}", ("C17",), about, build, quick=True)
+        yield _case(f"c17_inputs/{form}", about, build, quick=True)
     holes = table([[n - 1, 0, 2], [3, 1, PAD]], [s - 1, 2 * s - 1], [s + 2, 3])
     for spec, dtype in itertools.product(forms_of(holes, MAIN_SHAPE), ("f32", "bf16")):
         build = partial(problem, MAIN_SHAPE, dtype, Step(spec, holes.num_tokens))
         name, about = f"{spec.form}/{dtype}", "cotangents of the cache and of the states"
-        yield Case(f"c22_vjp/{name}", ("C22",), about, build, "vjp", quick=dtype == "f32")
+        yield _case(f"c22_vjp/{name}", about, build, kind="vjp", quick=dtype == "f32")
         about = "the rows read back, zeros for tokens that are not stored"
-        yield Case(f"c16_load/{name}", ("C16",), about, build, "load")
+        yield _case(f"c16_load/{name}", about, build, kind="load")
+    plan = plan_of((0, 1, 0, 2 * s), (2 * s, 2, 0, s), num_tokens=3 * s)
+    yield _case(
+        "c13_plan_for_another_block_size/chunks/bf16",
+        "a plan made for blocks of twice the size",
+        partial(problem, MAIN_SHAPE, "bf16", plan),
+        link="https://github.com/vllm-project/vllm/issues/51031",
+    )
+    many = mapping(70_000, 65_535, 65_536, 70_001, 0)
+    build = partial(problem, (2_334, 1, 30, 1), "f32", many)
+    before = "c16_head_dim_1/{}/f32"
+    yield _case("c5_many_slots/slots/f32", "slots past 65,536", build, before=before)
+    far = plan_of((0, 65_536, 0, 1), (1, 3, 0, 1), num_tokens=2)
+    build = partial(problem, (70_000, 1, 1, 1), "f32", far)
+    yield _case("c5_many_blocks/chunks/f32", "blocks past 65,536", build, before=before)
+
+
+def bit_cases() -> Iterator[Case]:
+    """Dtypes, head sizes and bits: a row arrives whole, whatever its bits mean (C16)."""
+    n, h, s, _ = MAIN_SHAPE
+    main = f"c5_prefill/{{}}/{MAIN}"
+    prefill = example_steps(n, s)["c5_prefill"]
+    sizes = {(size, MAIN_DTYPE) for size in HEAD_DIMS}
+    sizes |= {(shape[3], dtype) for shape, dtype in SHAPES.items() if shape[3] in HEAD_DIMS}
+    for spec in forms_of(prefill, MAIN_SHAPE):
+        form, step = spec.form, Step(spec, prefill.num_tokens)
+        for dtype in DTYPES:
+            build = partial(problem, MAIN_SHAPE, dtype, step)
+            if dtype != MAIN_DTYPE:
+                about = "a dtype is only a size: bits move, whatever they mean"
+                yield _case(f"c16_dtype/{form}/{dtype}", about, build, before=main)
+        for head_dim, dtype in sorted(sizes):
+            yield _case(
+                f"c16_head_dim_{head_dim}/{form}/{dtype}",
+                "a row of any length, whole, and not a column more",
+                partial(problem, (n, h, s, head_dim), dtype, step),
+                link="https://github.com/vllm-project/vllm/issues/45466",
+            )
+    yield from payload_cases(MAIN_SHAPE)
     for dtype in DTYPES:
-        yield Case(
+        yield _case(
             f"c16_every_bit_pattern/slots/{dtype}",
-            ("C16",),
             "every pattern of 8 and 16 bits, stored and left alone",
             partial(_every_bit_pattern, dtype),
             quick=dtype in ("bf16", "i8"),
         )
-    for head_dim in HEAD_DIMS:
-        yield Case(
-            f"c16_head_dim_{head_dim}/slots/bf16",
-            ("C16",),
-            "a row of any length, whole, and not a column more",
-            partial(problem, (6, 2, 4, head_dim), "bf16", mapping(23, PAD, 0, 6)),
-            link="https://github.com/vllm-project/vllm/issues/45466",
+
+
+def payload_cases(shape: Shape) -> Iterator[Case]:
+    """Rows with NaN payloads in a cache with others, in each float dtype and form."""
+    step = example_steps(shape[0], shape[2])["c5_prefill"]
+    for spec, dtype in itertools.product(forms_of(step, shape), FLOATS):
+        one = Step(spec, step.num_tokens)
+        yield _case(
+            f"c16_nan_payloads/{spec.form}/{dtype}",
+            "NaN payloads, stored and left alone",
+            partial(problem, shape, dtype, one, payloads=True),
+            quick=dtype == MAIN_DTYPE,
         )
-    long = plan_of((0, 1, 0, 8), (8, 2, 0, 4), num_tokens=12)
-    yield Case(
-        "c13_plan_for_another_block_size/chunks/bf16",
-        ("C13",),
-        "a plan made for blocks of twice the size",
-        partial(problem, (6, 2, 4, 3), "bf16", long),
-        link="https://github.com/vllm-project/vllm/issues/51031",
+
+
+def _case(
+    case_id: str,
+    about: str,
+    build: Callable[[], Problem],
+    *,
+    before: str = "",
+    kind: CaseKind = "store",
+    quick: bool = False,
+    link: str | None = None,
+) -> Case:
+    """A case whose subject its name tells, and before which stands a plain one of its dtype."""
+    made = build()
+    spec, base = made.index_spec, before.format(made.index_spec.form)
+    clauses, controls = standing(
+        case_id.partition("_")[0].upper(),
+        spec,
+        made.cache_shape,
+        len(made.states),
+        base or plain(spec.form, short_name(made.dtype)),
     )
-    many = mapping(70_000, 65_535, 65_536, PAD, 70_001, 0)
-    build = partial(problem, (2_334, 1, 30, 1), "i8", many)
-    yield Case("c5_many_slots/slots/i8", ("C5",), "slots past 65,536", build)
-    far = plan_of((0, 65_536, 0, 1), (1, 3, 0, 1), num_tokens=2)
-    build = partial(problem, (70_000, 1, 1, 1), "i8", far)
-    yield Case("c5_many_blocks/chunks/i8", ("C5",), "blocks past 65,536", build)
+    return Case(case_id, clauses, about, build, kind, link, quick, controls=controls)
 
 
 def _strided_states(step: Step, layout: str) -> Problem:
@@ -108,4 +158,4 @@ def _every_bit_pattern(dtype: str) -> Problem:
     bits = np.arange(num_tokens * 4 * 16, dtype=np.uint32)
     bits = bits.astype(f"u{element.itemsize}") if element.itemsize < 4 else bits * np.uint32(65521)
     states = bits.view(element).reshape(num_tokens, 4, 16)
-    return Problem(shape, element, states, SlotMapping(slots))
+    return Problem(shape, element, states, SlotMapping(slots), payloads=True)

@@ -9,7 +9,7 @@ import numpy as np
 
 from functional_paged import PAD, IndexSpec, SpecError, check_spec, reference
 
-from ..bits import overwrite
+from ..bits import overwrite, pattern
 from .guarded_cache import GuardedCache, Order, Shape
 from .walls import before_a_wall
 
@@ -28,6 +28,7 @@ class Problem:
       index_spec: of NumPy arrays.
       layout: one of `LAYOUTS`.
       others: index specs of the same shapes, each for a store of its own.
+      payloads: whether the cache has any bits, NaN payloads among them (C16).
     """
 
     cache_shape: Shape
@@ -36,12 +37,16 @@ class Problem:
     index_spec: IndexSpec
     layout: str = "contiguous"
     others: Sequence[IndexSpec] = ()
+    payloads: bool = False
 
     def guarded_cache(self, order: Order = "HND", salt: int = 1) -> GuardedCache:
         """A fresh cache, filled with its pattern."""
-        return GuardedCache.laid_out(
+        made = GuardedCache.laid_out(
             self.cache_shape, self.dtype, self.layout, order=order, salt=salt
         )
+        if self.payloads:
+            made.buffer[...] = pattern(made.buffer.size, self.dtype, salt, payloads=True)
+        return made
 
     def candidates(self) -> dict[int, list[int]]:
         """The tokens of each slot that more than one token is stored to (C15)."""

@@ -9,9 +9,9 @@ from importlib import resources
 import ml_dtypes
 import numpy as np
 
-from functional_paged import PAD
-
+from ..bits import short_name
 from .case import Case
+from .controls import before_shape, standing
 from .crossing import forms_of
 from .guarded_cache import Shape
 from .problem import Problem
@@ -19,20 +19,23 @@ from .steps import table
 
 
 def recorded_cases() -> Iterator[Case]:
-    """A prefill that begins inside a page, and a decode batch with a hole."""
+    """A prefill that begins inside a page, and a decode batch."""
     shape: Shape = (11, 3, 16, 64)
     for record, prefill, decode in recorded_kv():
         steps = {
             "prefill": (table([[7, 2, 10]], [5], [len(prefill)]), prefill),
-            "decode": (table([[7, 2], [9, 0], [1, 3], [PAD, 4]], [15, 16, 3, 17]), decode),
+            "decode": (table([[7, 2], [9, 0], [1, 3], [6, 4]], [15, 16, 3, 17]), decode),
         }
         for name, (step, states) in steps.items():
             for spec in forms_of(step, shape):
+                base = before_shape(spec.form, short_name(states.dtype), shape)
+                clauses, controls = standing("C5", spec, shape, len(states), base)
                 yield Case(
                     f"c5_smollm2_{name}/{spec.form}/{record}",
-                    ("C5", "C16"),
+                    clauses,
                     f"keys and values of a real model: {name}",
                     functools.partial(Problem, shape, states.dtype, states, spec),
+                    controls=controls,
                 )
 
 

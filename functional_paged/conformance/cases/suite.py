@@ -4,36 +4,38 @@ from __future__ import annotations
 
 import functools
 import itertools
+import re
 from collections.abc import Iterator
 
 from ..bits import DTYPES
 from . import small_scopes
 from .case import Case
-from .crossing import MAIN_DTYPE, MAIN_SHAPE, cases_of, forms_of, problem, shape_name
+from .controls import MAIN_DTYPE, MAIN_SHAPE, SHAPES, plain, shape_name
+from .crossing import cases_of, forms_of, problem
 from .guarded_cache import Shape
 from .invalid import invalid_cases
-from .memory import memory_cases
+from .memory import bit_cases, memory_cases
 from .recorded import recorded_cases
 from .scenarios import scenarios
 from .steps import Step, table
 
-# Axes pairwise different, in both orders; every block size and head size that has its own trouble.
-SHAPES: dict[Shape, str] = {
-    MAIN_SHAPE: MAIN_DTYPE,
-    (64, 5, 3, 1): "f32",
-    (5, 7, 33, 64): "bf16",
-    (6, 1, 128, 46): "f8e4m3fn",
-    (9, 2, 1, 128): "i8",
-}
-EVERY_DTYPE = ("c5_prefill", "c5_decode", "c8_hole", "c14_negative_slots", "c13_chunks")
+EVERY_DTYPE = ("c5_decode", "c8_hole", "c13_chunks", "c14_negative_slots")
 """Scenarios that run in each dtype; what a dtype breaks does not depend on the clause."""
+
+_ID_OF_A_SHAPE = re.compile(r"[^/]+/[^/]+/(\w+)/n(\d+)_h(\d+)_s(\d+)_d(\d+)")
 
 
 @functools.cache
 def all_cases() -> tuple[Case, ...]:
     """Every case, in the order of the clauses."""
-    cases = [*_scenario_cases(), *invalid_cases(), *memory_cases(), *recorded_cases()]
+    parts = (_scenario_cases(), invalid_cases(), memory_cases(), bit_cases(), recorded_cases())
+    cases = itertools.chain.from_iterable(parts)
     return tuple(sorted(cases, key=lambda case: (int(case.clauses[0][1:]), case.id)))
+
+
+def shape_cases(sizes: tuple[int, int, int]) -> tuple[Case, ...]:
+    """Every scenario for a cache of `(kv_heads, block_size, head_dim)`, in every form."""
+    return _cases_at(MAIN_DTYPE, (MAIN_SHAPE[0], *sizes))
 
 
 @functools.cache
@@ -49,6 +51,7 @@ def large_cases() -> tuple[Case, ...]:
             functools.partial(problem, shape, "i8", Step(spec, step.num_tokens)),
             kind="large",
             link="https://github.com/vllm-project/vllm/issues/1486",
+            controls=(plain(spec.form, "i8"),),
         )
         for spec in forms_of(step, shape)
     )
@@ -73,18 +76,31 @@ def _by_id() -> dict[str, Case]:
 
 
 def find_case(case_id: str) -> Case:
-    """The case with an id.
+    """The case with an id, of the suite or of any shape.
 
     Raises:
       KeyError: there is none.
     """
-    return _by_id()[case_id]
+    by_id, sizes = _by_id(), _ID_OF_A_SHAPE.fullmatch(case_id)
+    if case_id not in by_id and sizes and sizes[1] in DTYPES:
+        blocks, heads, block_size, head_dim = map(int, sizes.groups()[1:])
+        shape = (blocks, heads, block_size, head_dim)
+        by_id = {case.id: case for case in _cases_at(sizes[1], shape)}
+    return by_id[case_id]
+
+
+@functools.cache
+def _cases_at(dtype: str, shape: Shape) -> tuple[Case, ...]:
+    steps = scenarios(shape[0], shape[2])
+    return tuple(case for scenario in steps for case in cases_of(scenario, dtype, shape))
 
 
 def _scenario_cases() -> Iterator[Case]:
+    yield from _cases_at(MAIN_DTYPE, MAIN_SHAPE)
     for shape, dtype in SHAPES.items():
         for scenario in scenarios(shape[0], shape[2]):
-            yield from cases_of(scenario, dtype, shape)
-            if shape == MAIN_SHAPE and scenario.name in EVERY_DTYPE:
+            if shape != MAIN_SHAPE:
+                yield from cases_of(scenario, dtype, shape, derived=False)
+            elif scenario.name in EVERY_DTYPE:
                 for other in DTYPES.keys() - {dtype}:
-                    yield from cases_of(scenario, other, shape)
+                    yield from cases_of(scenario, other, shape, derived=False)

@@ -20,6 +20,7 @@ from functional_paged.internal import SPEC_VERSION
 from ..bits import DTYPES, as_bits
 from .case import Case
 from .crossing import cases_of
+from .memory import payload_cases
 from .scenarios import scenarios
 from .suite import EVERY_DTYPE
 
@@ -31,12 +32,13 @@ NAME = "vectors-v1.jsonl"
 def vector_cases() -> Iterator[Case]:
     """The cases of the vectors: each scenario whose outcome is one, in every form."""
     for scenario in scenarios(SHAPE[0], SHAPE[2]):
-        if "C15" not in scenario.clauses:
+        if scenario.subject != "C15":
             yield from cases_of(scenario, "bf16", SHAPE)
         if scenario.name in EVERY_DTYPE:
             for dtype in DTYPES:
                 if dtype != "bf16":
                     yield from cases_of(scenario, dtype, SHAPE)
+    yield from payload_cases(SHAPE)
 
 
 def vectors() -> str:

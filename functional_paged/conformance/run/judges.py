@@ -115,7 +115,10 @@ def _stored(trial: Trial, member: str, sides: list[Side]) -> list[tuple[Side, np
         for side in sides:
             wrong = side.touched() or _changed(side.given)
             if wrong is not None and not kept:
-                raise Wrong(f"raised after writing: {error}; {wrong}", raised=True) from error
+                # C17: nothing is written until nothing can be refused any more.
+                clause = "C17" if trial.case.kind in ("refuse", "apart") else ""
+                text = f"raised after writing: {error}; {wrong}"
+                raise Wrong(text, clause, raised=True) from error
         raise
     stored = []
     for side, one, array in zip(sides, kept, arrays, strict=True):

@@ -21,6 +21,7 @@ from typing import Any
 
 from ..cases.case import Case
 from ..cases.suite import every_case
+from .attribution import attributed
 from .run_case import Result
 from .supervise import BackendRun, Workers
 
@@ -114,7 +115,7 @@ def run_with_ledger(
     done = {result.case.id: result for result in run.results}
     results = [done.get(case.id) or Result(case, "not-run", "see the ledger") for case in cases]
     known, errors = ledger.apply(results)
-    return replace(run, results=tuple(known)), errors
+    return replace(run, results=tuple(attributed(known))), errors
 
 
 def read_ledgers(files: Iterable[Path]) -> dict[str, Ledger]:

@@ -13,12 +13,13 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing import Pipe
 from typing import Any
 
 from ..adapter import BackendNotFound
 from ..cases.case import Case
+from .attribution import attributed
 from .call import END_SECONDS, crash_in_words
 from .run_case import Result
 
@@ -147,9 +148,8 @@ class Workers:
                 for worker in self._busy.copy():
                     worker.kill()
                 raise
-        return BackendRun(
-            about.name, about.info, tuple(results[case.id] for case in cases), about.promises
-        )
+        charged = attributed(results[case.id] for case in cases)
+        return replace(about, results=tuple(charged))
 
     def _result(self, case: Case, seconds: float, beyond_promises: bool) -> Result:
         """The result of a case from an idle worker, or one that starts."""
