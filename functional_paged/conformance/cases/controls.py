@@ -47,7 +47,7 @@ _OF_ONE_CLAUSE: dict[tuple[str, str], tuple[str, ...]] = {
 }
 _BESIDES = {
     "c14_negative_slots": ("c14_pad",),
-    "c14_long_negative_slots": ("c12_long_slots", "c14_negative_slots"),
+    "c14_long_negative_slots": ("c14_negative_slots", "c12_long_slots"),
 }
 
 

@@ -70,7 +70,7 @@ def example_steps(num_blocks: int, block_size: int) -> dict[str, Step]:
     Example:
       >>> step = example_steps(num_blocks=7, block_size=4)["c14_pad"]
       >>> step.index_spec.slots, step.num_tokens
-      (array([-1,  1, -1, 27], dtype=int32), 4)
+      (array([-1,  1, -1, 26], dtype=int32), 4)
     """
     return {scenario.name: scenario.step for scenario in scenarios(num_blocks, block_size)}
 
@@ -199,7 +199,7 @@ def _steps(n: int, s: int) -> dict[tuple[str, str], Step]:
             (0, 1, 0, 1), (1, 2, 0, 1), (1, n - 1, 0, 1), (2, 3, 0, 1), num_tokens=3
         ),
         ("c14_pad", "slots of -1, which must not count from the end"): mapping(
-            PAD, 1, PAD, n * s - 1
+            PAD, 1, PAD, n * s - 2
         ),
         ("c14_all_pad", "nothing but slots of -1"): mapping(PAD, PAD, PAD),
         ("c14_negative_slots", "other negative slots, which must not count from the end"): mapping(

@@ -88,6 +88,8 @@ def _stored(trial: Trial, member: str, sides: list[Side]) -> list[tuple[Side, np
     if len(sides) == 2 and member == "store":
         member = "store_pair"
 
+    is_refusal = trial.case.kind in ("refuse", "apart")
+
     def call() -> Any:
         returned = trial.call(member, *caches, *states, sides[0].given.index_spec)
         return returned if len(sides) == 2 else [returned]
@@ -101,7 +103,7 @@ def _stored(trial: Trial, member: str, sides: list[Side]) -> list[tuple[Side, np
     def between(outlines: list[Any]) -> None:
         for side, one in zip(sides, outlines, strict=True):
             if isinstance(one, str):
-                raise Wrong(one, "C17")
+                raise Wrong(one, "" if is_refusal else "C17")
             if one is None:  # computed later: it must not need the cache that it was given
                 _demand(side.touched("given cache"), "C17")
                 overwrite(side.memory.buffer)
@@ -116,8 +118,10 @@ def _stored(trial: Trial, member: str, sides: list[Side]) -> list[tuple[Side, np
             wrong = side.touched() or _changed(side.given)
             if wrong is not None and not kept:
                 # C17: nothing is written until nothing can be refused any more.
-                clause = "C17" if trial.case.kind in ("refuse", "apart") else ""
-                text = f"raised after writing: {error}; {wrong}"
+                clause, text = (
+                    "C17" if is_refusal else "",
+                    f"raised after writing: {error}; {wrong}",
+                )
                 raise Wrong(text, clause, raised=True) from error
         raise
     stored = []
