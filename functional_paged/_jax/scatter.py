@@ -33,7 +33,7 @@ def places_of(
     # Each its own, so that indices stay unique; a sum that wraps is negative and past the end too.
     past_end = num_blocks + jnp.arange(slots.shape[0], dtype=slots.dtype)
     block = jnp.where(slots < 0, past_end, slots // block_size)
-    return jnp.stack([block, jnp.where(slots < 0, 0, slots % block_size)], axis=1)
+    return jnp.stack([block, slots % block_size], axis=1)
 
 
 def _scatter(cache: Array, states: Array, places: Array) -> Array:
