@@ -214,6 +214,34 @@ def test_list_and_quick_and_large_choose_cases() -> None:
     ]
 
 
+def test_a_shape_adds_every_scenario_also_to_a_quick_run(adapters: Path) -> None:
+    quick = set(run("--list", "--quick")[1].split())
+    words = ("--quick", "--shape", "6,48,20", "--shape", "6,48,20")
+    more = run("--list", *words)[1].split()
+    assert len(set(more)) == len(more)
+    added = set(more) - quick
+    assert {case.rpartition("/")[2] for case in added} == {"n7_h6_s48_d20"}
+    assert {case.partition("_")[0] for case in added} >= {f"c{n}" for n in (5, 6, 8, 9, 12, 14)}
+    one = next(case for case in sorted(added) if case.startswith("c14_pad/"))
+    words = ("--backend", "my_adapters:Wraps", "--cases", one, "--shape", "6,48,20")
+    assert run(*words, "--write-ledger", "wraps.toml")[0] == 1
+    # Such a case exists for a ledger, whether or not it was asked for.
+    assert run(*words, "--ledger", "wraps.toml")[0] == 0
+    words = ("--backend", "my_adapters:Wraps", "--cases", "c7_*/block_table/bf16/*_s16_*")
+    assert run(*words, "--ledger", "wraps.toml")[0] == 0
+
+
+@pytest.mark.parametrize(
+    "shape", ["", "8,16", "8,16,0", "8,-16,4", "8,16,128,1", "8x16x64", "\u0668,1,1"]
+)
+def test_what_is_no_shape_is_refused(shape: str) -> None:
+    status, output = run("--list", "--shape", shape)
+    assert status == 2
+    assert output == (
+        f"--shape must be kv_heads,block_size,head_dim, three integers of at least 1, got {shape!r}"
+    )
+
+
 def test_every_clause_has_a_case() -> None:
     cases = run("--list", "--large")[1].split()
     assert {case.partition("_")[0] for case in cases} == {f"c{n}" for n in range(1, 23)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Sequence
 from contextlib import ExitStack
 from fnmatch import fnmatchcase
@@ -15,7 +16,7 @@ from rich.markup import escape
 from rich.progress import Progress
 
 from ..conformance import BackendRun, Case, all_cases
-from ..conformance.cases.suite import large_cases, small_cases
+from ..conformance.cases.suite import large_cases, shape_cases, small_cases
 from ..conformance.report.page import to_html
 from ..conformance.report.results import report
 from ..conformance.report.summary import verdict_of
@@ -42,6 +43,14 @@ def check(
     small: Annotated[
         bool, typer.Option("--small", help="Also every index spec up to a small size: minutes.")
     ] = False,
+    shape: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="H,S,D",
+            help="Also each scenario with so many heads, positions in a block, and elements in a "
+            "head; repeatable.",
+        ),
+    ] = None,
     beyond_promises: Annotated[
         bool,
         typer.Option(
@@ -76,12 +85,12 @@ def check(
     backend cannot load or supports no case, or something cannot be written, 141 where nobody reads
     the output.
     """
-    on_demand = (*large_cases() * large, *small_cases() * small)
-    chosen = [
-        case
-        for case in (*all_cases(), *on_demand)
-        if fnmatchcase(case.id, cases) and (case.quick or not quick)
-    ]
+    suite = [case for case in all_cases() if case.quick or not quick]
+    on_demand = [*large_cases() * large, *small_cases() * small]
+    for text in shape or ():
+        on_demand += shape_cases(_sizes(text))
+    by_id = {case.id: case for case in (*suite, *on_demand)}  # a shape may be the suite's, or twice
+    chosen = [case for case in by_id.values() if fnmatchcase(case.id, cases)]
     if list_:
         return shown(0, lambda _: print(*(case.id for case in chosen), sep="\n"))
     if not chosen:
@@ -111,6 +120,16 @@ def check(
     status = 1 if contradictions or "fail" in verdicts else 2 if "idle" in verdicts else 0
     last = [f"[bold red]ledger:[/] {escape(text)}" for text in contradictions]
     return shown(status, lambda console: show_results(console, results, last), outputs)
+
+
+def _sizes(text: str) -> tuple[int, int, int]:
+    """The sizes that `--shape` names."""
+    found = re.fullmatch(r"([1-9]\d*),([1-9]\d*),([1-9]\d*)", text, re.ASCII)
+    if found is None:
+        must = "kv_heads,block_size,head_dim, three integers of at least 1"
+        raise Refused(f"--shape must be {must}, got {text!r}")
+    heads, block_size, head_dim = map(int, found.groups())
+    return heads, block_size, head_dim
 
 
 def _run_all(

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from ..cases.case import Case
-from ..cases.suite import every_case
+from ..cases.suite import every_case, find_case
 from .attribution import attributed
 from .run_case import Result
 from .supervise import BackendRun, Workers
@@ -88,9 +88,19 @@ class Ledger:
                 result = replace(result, status=status, ledger=words)
             applied.append(result)
         for known in self.known:
-            if not any(map(known.matches, every_case())):
+            if not _is_case(known):
                 errors.append(f"id {known.id!r} matches no case")
         return applied, errors
+
+
+def _is_case(known: Known) -> bool:
+    """Whether there is a case that an entry speaks of, of whatever shape if it names one."""
+    if any(map(known.matches, every_case())):
+        return True
+    try:
+        return find_case(known.id) is not None
+    except KeyError:
+        return False
 
 
 def run_with_ledger(
