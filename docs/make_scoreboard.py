@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from functional_paged.conformance import BackendNotFound, BackendRun, all_cases, find_adapter
-from functional_paged.conformance.report.results import counts_of
+from functional_paged.conformance.report.results import TWINS, TWINS_TITLE, counts_of
 from functional_paged.conformance.run.ledger import Ledger, read_ledger, run_with_ledger
 from functional_paged.conformance.run.supervise import Workers
 from functional_paged.internal import CLAUSES, SPEC_VERSION
@@ -95,9 +95,9 @@ def run(name: str) -> BackendRun:
     return replace(done, results=tuple(expressed))
 
 
-def cell(done: BackendRun, clause: str) -> str:
-    """What became of the cases that count for a clause."""
-    counts = Counter(counts_of(done.results, clause))
+def cell(done: BackendRun, row: str) -> str:
+    """What became of the cases that count there."""
+    counts = Counter(counts_of(done.results, row))
     left, passed = counts.pop("not-promised", 0), counts["pass"]
     number = counts.total()
     words = [str(number) if passed == number else f"**{passed}** of {number}"] * bool(number)
@@ -139,10 +139,11 @@ def page(runs: list[BackendRun], missing: dict[str, str]) -> str:
     lines += ["", "## Clauses", "", CELLS]
     lines.append("| clause | what must hold | " + " | ".join(f"`{r.name}`" for r in runs) + " |")
     lines.append("| --- " * (len(runs) + 2) + "|")
-    for clause in CLAUSES:
-        cells = [cell(done, clause.id) for done in runs]
+    titles = {clause.id: clause.title for clause in CLAUSES}
+    for row, title in {**titles, TWINS: TWINS_TITLE}.items():
+        cells = [cell(done, row) for done in runs]
         if any(cells):
-            lines.append(f"| {clause.id} | {clause.title} | " + " | ".join(cells) + " |")
+            lines.append(f"| {row} | {title} | " + " | ".join(cells) + " |")
     lines += not_promised(runs)
     lines += ["", "## What fails, and what a caller has to add", ""]
     for done in runs:

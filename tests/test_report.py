@@ -6,6 +6,7 @@ import copy
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -117,6 +118,22 @@ def test_a_failure_counts_once_for_the_clause_that_it_is_charged_to() -> None:
     counted = {clause: counts for clause, counts in backend["by_clause"].items() if counts}
     assert counted == {"C5": {"fail": 1}, "C16": {"fail": 1}}
     assert backend["counts"] == {"fail": 2}
+
+
+def test_twins_count_apart_unless_they_fail() -> None:
+    twins = [replace(a_case(f"c1_{name}/twin"), clauses=("C1",), twin=True) for name in "abc"]
+    results = [
+        Result(case, status)
+        for case, status in zip(twins, ("pass", "fail", "not-run"), strict=True)
+    ]
+    reported = report([BackendRun("x", {}, tuple(results))])
+    (backend,) = reported["backends"]
+    assert backend["twins"] == {"pass": 1, "not-run": 1}
+    assert backend["by_clause"]["C1"] == {"fail": 1}
+    assert [case["twin"] for case in reported["cases"]] == [True] * 3
+    page = to_html(reported)
+    assert re.findall('data-row="([^"]+)"', page) == ["C1", "twins", "twins"]
+    assert 'href="#clause=twins&amp;backend=x&amp;status=pass"' in page
 
 
 def broken(change: Callable[[dict[str, Any], dict[str, Any]], object]) -> dict[str, Any]:

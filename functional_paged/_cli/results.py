@@ -12,6 +12,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from ..conformance.report.results import TWINS
 from ..conformance.report.summary import failures, named, notes, plural, scenario_of, verdict_of
 from ..conformance.run.run_case import Status
 
@@ -54,31 +55,33 @@ def show_results(console: Console, report: Told, last: Sequence[str]) -> None:
 
 
 def _table(report: Told, console: Console) -> Table:
-    """The counts by clause, each case once, and their sum."""
+    """The counts by clause, those of the twins, and their sum."""
     table = _rows(report, titles=0)
     wide = console.options.update(width=10**4)
     room = console.width - Measurement.get(console, wide, table).maximum - 3
-    if room >= LEAST_TITLE:
+    titled = room >= LEAST_TITLE
+    if titled:
         table = _rows(report, titles=room)
     table.add_section()
-    first = ["all"] + [""] * (room >= LEAST_TITLE)
-    table.add_row(*first, *[_cell(backend["counts"]) for backend in report["backends"]])
+    for row in (TWINS, "counts"):
+        counts = [backend[row] for backend in report["backends"]]
+        if any(counts):
+            names = [row if row == TWINS else "all", ""][: 1 + titled]
+            table.add_row(*names, *map(_cell, counts))
     return table
 
 
 def _rows(report: Told, *, titles: int) -> Table:
     """The table's rows of clauses, with at most so many characters of each title."""
-    backends = report["backends"]
     table = Table("clause", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     if titles:
         table.add_column("what must hold", max_width=titles, no_wrap=True, overflow="ellipsis")
-    for backend in backends:
+    for backend in report["backends"]:
         table.add_column(escape(backend["name"]))
     for clause in report["clauses"]:
-        counts = [backend["by_clause"][clause["id"]] for backend in backends]
+        counts = [backend["by_clause"][clause["id"]] for backend in report["backends"]]
         if any(counts):
-            title = [clause["title"]] * bool(titles)
-            table.add_row(clause["id"], *title, *map(_cell, counts))
+            table.add_row(clause["id"], *[clause["title"]][:titles], *map(_cell, counts))
     return table
 
 

@@ -11,7 +11,7 @@ function showMatches() {
   for (const item of all(".case")) {
     const fits = item.querySelector("code").textContent.includes(id);
     for (const result of all(".result", item)) {
-      const charged = !clause || result.dataset.clause === clause;
+      const charged = !clause || result.dataset.row === clause;
       const wanted = !backend || result.firstChild.firstChild.data === `${backend} `;
       result.hidden = !(fits && charged && wanted && (!status || result.classList.contains(status)));
     }

@@ -13,6 +13,7 @@ from urllib.parse import quote
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from .drawing import OUTCOMES, drawing
+from .results import TWINS, TWINS_TITLE
 from .summary import VERDICTS, headline, notes, plural, verdict_of
 
 STATUSES = {
@@ -52,6 +53,7 @@ def to_html(report: Mapping[str, Any]) -> str:
         backends=sorted(backends, key=lambda told: VERDICTS.index(told[1])),
         notes=notes,
         groups=_groups(report),
+        rows=[*report["clauses"], {"id": TWINS, "title": TWINS_TITLE, "status": ""}],
         titles={clause["id"]: clause["title"] for clause in report["clauses"]},
         statuses=STATUSES,
         outcomes=OUTCOMES,
@@ -71,9 +73,12 @@ def _groups(report: Mapping[str, Any]) -> list[tuple[str, list[dict[str, Any]]]]
     """The cases under their worst status, each with its results and drawings, worst first."""
     order, figures = list(STATUSES), {}
     results: dict[str, list[dict[str, Any]]] = {case["id"]: [] for case in report["cases"]}
+    twins = {case["id"] for case in report["cases"] if case["twin"]}
     for backend in report["backends"]:
         for result in backend["results"]:
-            results[result["id"]].append({**result, "backend": backend["name"]})
+            failed = result["status"] in ("fail", "xfail")
+            row = TWINS if result["id"] in twins and not failed else result["clause"]
+            results[result["id"]].append({**result, "backend": backend["name"], "row": row})
     groups: dict[str, list[dict[str, Any]]] = {status: [] for status in order}
     for case in report["cases"]:
         of_case = sorted(results[case["id"]], key=lambda result: order.index(result["status"]))

@@ -37,6 +37,7 @@ def report(runs: Sequence[BackendRun]) -> dict[str, Any]:
                 "about": case.about,
                 "link": case.link,
                 "kind": case.kind,
+                "twin": case.twin,
                 "cache_shape": list(case.build().cache_shape),
             }
             for case in cases
@@ -51,9 +52,19 @@ def report_schema() -> dict[str, Any]:
     return json.loads(file.read_text(encoding="utf-8"))
 
 
-def counts_of(results: Iterable[Result], clause: str | None = None) -> dict[str, int]:
-    """How many results have each status, of those that count for one clause or of all."""
-    return dict(Counter(r.status for r in results if clause is None or r.clause == clause))
+TWINS, TWINS_TITLE = "twins", "valid, and one change away from an invalid case"
+"""The row of such cases, and what it says in place of a clause's title."""
+
+
+def row_of(result: Result) -> str:
+    """Where a result counts: for its clause, but for a twin that did not fail."""
+    failed = result.status in ("fail", "xfail")
+    return TWINS if result.case.twin and not failed else result.clause
+
+
+def counts_of(results: Iterable[Result], row: str | None = None) -> dict[str, int]:
+    """How many results have each status, of one row or of all."""
+    return dict(Counter(r.status for r in results if row is None or row_of(r) == row))
 
 
 def _backend(run: BackendRun) -> dict[str, Any]:
@@ -63,6 +74,7 @@ def _backend(run: BackendRun) -> dict[str, Any]:
         "promises": [{"of": of, "caller": caller} for of, caller in run.promises.items()],
         "counts": counts_of(run.results),
         "by_clause": {clause.id: counts_of(run.results, clause.id) for clause in CLAUSES},
+        TWINS: counts_of(run.results, TWINS),
         "results": [_result(result) for result in run.results],
     }
 
