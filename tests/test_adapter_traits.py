@@ -141,7 +141,7 @@ class Trusting(InPlace):
     """Promises nothing of slots past the cache, or negative ones but -1."""
 
     promises = all_but(
-        {"C12": "slots are in the cache", "c14_negative_slots*": "no negative slot but -1"}
+        {"C12": "slots are in the cache", "c14_*negative_slots*": "no negative slot but -1"}
     )
 
     def store(self, cache, states, index_spec):

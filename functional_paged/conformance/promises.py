@@ -58,7 +58,7 @@ TRUSTED_SLOTS = Promises(
         "C11": "as many slots as states",
         "C12": "slots are in the cache",
         "C15": "no two tokens share a slot",
-        "c14_negative_slots*": "no negative slot but -1",
+        "c14_*negative_slots*": "no negative slot but -1",
         "c18_no_slots*": "as many slots as states",
     }
 )
