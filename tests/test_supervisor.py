@@ -69,7 +69,7 @@ def test_the_rest_of_the_run_goes_on(hostile: str, jobs: int) -> None:
     reasons = {r.case.id.split("_")[0]: (r.status, r.reason) for r in run.results}
     assert reasons["c6"] == ("pass", "")
     assert reasons["c7"][1].startswith("crashed: the process died of SIGSEGV in store, hostile_ada")
-    assert reasons["c8"] == ("fail", "hung: no result in 5 s (--seconds)")
+    assert reasons["c8"][1].startswith("hung: no result in 5 s (--seconds; a framework that a fork")
     assert reasons["c9"] == ("fail", "crashed: the process exited with status 3")
     assert reasons["c10"][0] == "fail"
     told = "raised with nothing written: RuntimeError: no such luck (store, hostile_adapter.py:"

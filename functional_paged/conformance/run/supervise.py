@@ -216,7 +216,8 @@ class _Worker:
 
     def _answer(self, seconds: float) -> Any:
         if not self._channel.poll(seconds):
-            raise _WorkerEnded(f"hung: no result in {seconds:g} s (--seconds)")
+            hint = '; a framework that a fork breaks needs isolation = "process"' * self.forks
+            raise _WorkerEnded(f"hung: no result in {seconds:g} s (--seconds{hint})")
         try:
             answer = self._channel.recv()
         except Exception:  # nothing, cut short by death, or damaged
