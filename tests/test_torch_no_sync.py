@@ -103,6 +103,13 @@ def test_on_meta_tensors(form):
     write(cache, states, plan)
 
 
+@pytest.mark.parametrize("num_tokens", [0, 1])
+def test_c18_few_tokens_without_values(num_tokens):
+    cache, states = tensors("meta")
+    spec = SlotMapping(torch.empty(num_tokens, dtype=torch.int32, device="meta"))
+    assert bridges.store_single_(cache, states[:num_tokens], spec, backend="torch") is cache
+
+
 def item(slots: torch.Tensor) -> object:
     return slots[0].item()
 

@@ -150,14 +150,19 @@ EMPTY = {
 }
 
 
+class Own(torch.Tensor):
+    """Of a class that may have no values to read: stored as on a device."""
+
+
+@pytest.mark.parametrize("kind", [torch.Tensor, Own])
 @pytest.mark.parametrize("planned", [False, True], ids=["spec", "plan"])
 @pytest.mark.parametrize("what", EMPTY)
-def test_c18_empty_axes_store_nothing(what, planned):
+def test_c18_empty_axes_store_nothing(what, planned, kind):
     shape, num_tokens, spec = EMPTY[what]
     cache = filled(shape, torch.bfloat16, salt=1)
     before = bits(cache)
     states = filled((num_tokens, shape[1], shape[3]), torch.bfloat16, salt=2)
-    spec = spec.map(torch.from_numpy)
+    spec = spec.map(lambda array: torch.from_numpy(array).as_subclass(kind))
     if planned:
         spec = bridges.plan(spec, cache=cache, num_tokens=num_tokens, backend="torch")
     assert store_single_(cache, states, spec) is cache
