@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import subprocess
@@ -9,8 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
-from functional_paged._cli import results
+from functional_paged._cli.results import show_results
 from tests.helpers import command_line
 
 ADAPTER = """
@@ -105,11 +107,24 @@ def test_failures_are_a_line_for_each_scenario_and_reason(
     scenarios = [shown.split()[0] for shown in whole if shown.startswith("  c8_")]
     assert sorted(set(scenarios)) == sorted(scenarios)
     assert whole[-1].startswith("wraps: 0 of 1 clause holds in the cases that ran; C")
-    monkeypatch.setattr(results, "MOST_WHOLE", 0)
     monkeypatch.setenv("FORCE_COLOR", "1")  # as on a terminal
     monkeypatch.setenv("COLUMNS", "70")
     plain = re.sub(r"\x1b\[[0-9;]*m", "", command_line(*words).stdout)
     assert f"{line[:69]}\u2026\n" in plain
+
+
+def test_the_table_fits_its_terminal_and_gives_up_the_titles_first(adapters: Path) -> None:
+    words = ("--backend", "my_adapters:Right", "--backend", "my_adapters:Idle", "--json", "r.json")
+    run(*words, "--cases", "c[13]_*")
+    results = json.loads(Path("r.json").read_text())
+    for width, titles in ((200, True), (80, True), (50, False)):
+        with Console(width=width, file=io.StringIO()) as console, console.capture() as capture:
+            show_results(console, results, [])
+        table = capture.get().partition("untested")[0].splitlines()[1:]
+        assert max(map(len, table)) <= width
+        assert ("what must hold" in table[0]) == titles
+        rows = [line.split()[0] for line in table if line[:1].strip()]
+        assert rows[2:] == ["C1", "C3", "twins", "all"]
 
 
 def test_a_run_in_which_nothing_ran_is_not_green(adapters: Path) -> None:

@@ -45,17 +45,10 @@ def check(
     ] = False,
     shape: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="H,S,D",
-            help="Also each scenario with so many heads, positions in a block, and elements in a "
-            "head; repeatable.",
-        ),
+        typer.Option(metavar="H,S,D", help="Also every scenario at this shape; repeatable."),
     ] = None,
     beyond_promises: Annotated[
-        bool,
-        typer.Option(
-            "--beyond-promises", help="Run what a backend does not promise too, for information."
-        ),
+        bool, typer.Option("--beyond-promises", help="Also what is not promised, to be informed.")
     ] = False,
     list_: Annotated[bool, typer.Option("--list", help="Print the ids and run nothing.")] = False,
     json_file: Annotated[
@@ -82,13 +75,12 @@ def check(
     """Run cases against backends.
 
     Exit status: 0 if cases ran and each passed or is in a ledger; 1 on a failure; else 2 where a
-    backend cannot load or supports no case, or something cannot be written, 141 where nobody reads
+    backend cannot load or runs no case, or something cannot be written, 141 where nobody reads
     the output.
     """
     suite = [case for case in all_cases() if case.quick or not quick]
-    on_demand = [*large_cases() * large, *small_cases() * small]
-    for text in shape or ():
-        on_demand += shape_cases(_sizes(text))
+    shaped = (case for text in shape or () for case in shape_cases(_sizes(text)))
+    on_demand = (*large_cases() * large, *small_cases() * small, *shaped)
     by_id = {case.id: case for case in (*suite, *on_demand)}  # a shape may be the suite's, or twice
     chosen = [case for case in by_id.values() if fnmatchcase(case.id, cases)]
     if list_:
@@ -124,11 +116,10 @@ def check(
 
 def _sizes(text: str) -> tuple[int, int, int]:
     """The sizes that `--shape` names."""
-    found = re.fullmatch(r"([1-9]\d*),([1-9]\d*),([1-9]\d*)", text, re.ASCII)
-    if found is None:
+    if not re.fullmatch(r"[1-9]\d*(,[1-9]\d*){2}", text, re.ASCII):
         must = "kv_heads,block_size,head_dim, three integers of at least 1"
         raise Refused(f"--shape must be {must}, got {text!r}")
-    heads, block_size, head_dim = map(int, found.groups())
+    heads, block_size, head_dim = map(int, text.split(","))
     return heads, block_size, head_dim
 
 

@@ -8,8 +8,7 @@ from typing import Any, TypeAlias, get_args
 from rich import box
 from rich.console import Console
 from rich.markup import escape
-from rich.measure import Measurement
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from ..conformance.report.results import TWINS
@@ -19,11 +18,8 @@ from ..conformance.run.run_case import Status
 Told: TypeAlias = Mapping[str, Any]
 """A report, or a part of it."""
 
-LEAST_TITLE = 24
+LEAST_TITLE = 20
 """Characters; where a table has room for fewer, it goes without the titles of the clauses."""
-
-MOST_WHOLE = 8
-"""Lines; more of them in a row are cut at the width of a terminal."""
 
 _STYLES = {"pass": "green", "fail": "bold red", "xfail": "magenta"}
 
@@ -32,7 +28,7 @@ def show_results(console: Console, report: Told, last: Sequence[str]) -> None:
     """Print a report.
 
     Args:
-      console: where.
+      console: where. A terminal cuts the line of each kind of failure at its width.
       report: as `report()` makes it.
       last: lines in markup that stand before the verdicts.
     """
@@ -43,8 +39,9 @@ def show_results(console: Console, report: Told, last: Sequence[str]) -> None:
     untested = [c["id"] for c in report["clauses"] if not any(rows[c["id"]] for rows in every)]
     if untested:
         console.print(f"untested: {named(untested)}", highlight=False)
-    told = [f"{b['name']}: {note}" for b in report["backends"] for note in notes(b["results"])]
-    _print(console, told, "yellow")
+    for backend in report["backends"]:
+        for note in notes(backend["results"]):
+            console.print(Text(f"{backend['name']}: {note}", "yellow"), soft_wrap=True)
     for backend in report["backends"]:
         _print_failures(console, backend, cases)
     for line in last:
@@ -56,41 +53,32 @@ def show_results(console: Console, report: Told, last: Sequence[str]) -> None:
 
 def _table(report: Told, console: Console) -> Table:
     """The counts by clause, those of the twins, and their sum."""
-    table = _rows(report, titles=0)
-    wide = console.options.update(width=10**4)
-    room = console.width - Measurement.get(console, wide, table).maximum - 3
-    titled = room >= LEAST_TITLE
-    if titled:
-        table = _rows(report, titles=room)
+    backends = report["backends"]
+    rows = [
+        (c["id"], c["title"], [b["by_clause"][c["id"]] for b in backends])
+        for c in report["clauses"]
+    ]
+    rows = [(*names, [_cell(counts) for counts in found]) for *names, found in rows if any(found)]
+    columns = zip(*(cells for *_, cells in rows), strict=True)
+    room = console.width - len("clause") - 4 - sum(3 + max(map(len, column)) for column in columns)
+    title = Column("what must hold", max_width=room, no_wrap=True, overflow="ellipsis")
+    titles = [title] * (room >= LEAST_TITLE)
+    names = [escape(backend["name"]) for backend in backends]
+    table = Table("clause", *titles, *names, box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for clause, told, cells in rows:
+        table.add_row(clause, *[told for _ in titles], *cells)
     table.add_section()
-    for row in (TWINS, "counts"):
-        counts = [backend[row] for backend in report["backends"]]
-        if any(counts):
-            names = [row if row == TWINS else "all", ""][: 1 + titled]
-            table.add_row(*names, *map(_cell, counts))
+    for name, counts in (("twins", TWINS), ("all", "counts")):
+        cells = [_cell(backend[counts]) for backend in backends]
+        if any(cells):
+            table.add_row(name, *["" for _ in titles], *cells)
     return table
 
 
-def _rows(report: Told, *, titles: int) -> Table:
-    """The table's rows of clauses, with at most so many characters of each title."""
-    table = Table("clause", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    if titles:
-        table.add_column("what must hold", max_width=titles, no_wrap=True, overflow="ellipsis")
-    for backend in report["backends"]:
-        table.add_column(escape(backend["name"]))
-    for clause in report["clauses"]:
-        counts = [backend["by_clause"][clause["id"]] for backend in report["backends"]]
-        if any(counts):
-            table.add_row(clause["id"], *[clause["title"]][:titles], *map(_cell, counts))
-    return table
-
-
-def _cell(counts: Told) -> str:
-    return ", ".join(
-        f"[{_STYLES.get(status, 'yellow')}]{counts[status]} {status.replace('-', ' ')}[/]"
-        for status in get_args(Status)
-        if status in counts
-    )
+def _cell(counts: Told) -> Text:
+    found = [status for status in get_args(Status) if status in counts]
+    words = [(f"{counts[s]} {s.replace('-', ' ')}", _STYLES.get(s, "yellow")) for s in found]
+    return Text(", ").join(Text(*word) for word in words)
 
 
 def _print_failures(console: Console, backend: Told, cases: Told) -> None:
@@ -101,8 +89,10 @@ def _print_failures(console: Console, backend: Told, cases: Told) -> None:
     console.print(f"[bold red]{escape(backend['name'])}: {len(failed)} failed[/]", highlight=False)
     lines = [_line(group, cases) for group in failures(failed)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    padded = [map(str.ljust, line, widths) for line in lines]
-    _print(console, [f"  {'  '.join(cells).rstrip()}" for cells in padded])
+    cut = console.is_terminal
+    for line in lines:
+        text = Text("  ".join(["", *map(str.ljust, line, widths)]).rstrip())
+        console.print(text, no_wrap=True, overflow="ellipsis" if cut else "ignore", crop=cut)
     case, clause = cases[failed[0]["id"]], failed[0]["clause"]
     subject = case["clauses"][0]
     console.print("the first of them")
@@ -127,11 +117,3 @@ def _line(group: Sequence[Told], cases: Told) -> tuple[str, str, str, str]:
         number += f" of {named(subjects)}"
     which = "the first of them " if len(group) > 1 else ""
     return scenario_of(first), number, first["clause"], f"{first['reason']} ({which}{first['id']})"
-
-
-def _print(console: Console, lines: Sequence[str], style: str = "") -> None:
-    """Print lines whole, or many on a terminal each as far as its width shows it."""
-    cut = console.is_terminal and len(lines) > MOST_WHOLE
-    overflow = "ellipsis" if cut else "ignore"
-    for line in lines:
-        console.print(Text(line, style), no_wrap=True, overflow=overflow, crop=cut, highlight=False)

@@ -95,12 +95,10 @@ class Ledger:
 
 def _is_case(known: Known) -> bool:
     """Whether there is a case that an entry speaks of, of whatever shape if it names one."""
-    if any(map(known.matches, every_case())):
-        return True
     try:
-        return find_case(known.id) is not None
+        return bool(find_case(known.id))
     except KeyError:
-        return False
+        return any(map(known.matches, every_case()))
 
 
 def run_with_ledger(
