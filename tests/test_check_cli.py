@@ -117,7 +117,7 @@ def test_the_table_fits_its_terminal_and_gives_up_the_titles_first(adapters: Pat
     words = ("--backend", "my_adapters:Right", "--backend", "my_adapters:Idle", "--json", "r.json")
     run(*words, "--cases", "c[13]_*")
     results = json.loads(Path("r.json").read_text())
-    for width, titles in ((200, True), (80, True), (50, False)):
+    for width, titles in ((200, True), (80, True), (64, False)):
         with Console(width=width, file=io.StringIO()) as console, console.capture() as capture:
             show_results(console, results, [])
         table = capture.get().partition("untested")[0].splitlines()[1:]
