@@ -46,6 +46,7 @@ _OF_ONE_CLAUSE: dict[tuple[str, str], tuple[str, ...]] = {
     ("slots", "C14"): ("c14_pad",),
 }
 _BESIDES = {
+    "c5_huge_context": ("c9_past_the_table_in_decode",),
     "c14_negative_slots": ("c14_pad",),
     "c14_long_negative_slots": ("c14_negative_slots", "c12_long_slots"),
 }
