@@ -15,9 +15,10 @@ from bridges import BackendUnsupported
 from bridges.ixformer import IxformerBackend
 from bridges.ixformer import proofs as prover_module
 from bridges.ixformer.backend import NATIVE, SAFE
+from bridges.ixformer.backend import _native as native
 from bridges.ixformer.model import PLAUSIBLE, KernelSemantics, ModelFunctions
 from bridges.ixformer.trials import specs
-from functional_paged import BlockTable, SlotMapping, SpecError, check_spec
+from functional_paged import PAD, BlockTable, SlotMapping, SpecError, check_spec
 from tests.guarded import PLAIN, Guarded, a_states, kit_steps, store
 from tests.helpers import i32
 
@@ -123,6 +124,47 @@ def test_more_rows_than_one_call_takes(monkeypatch, limit, check):
     spec = BlockTable(table, i32(5), i32(0, 40))
     states = a_states(45, *PLAIN)
     assert store(model_backend(), Guarded(*PLAIN), states, spec, check=check) == SAFE
+
+
+@pytest.mark.parametrize(
+    ("limit", "most"),
+    [({"MAX_ROWS": 7}, 7), ({"MAX_ROWS": 130}, 128), ({"MAX_ELEMENTS": 1}, 1)],
+    ids=str,
+)
+def test_a_call_has_as_many_rows_as_the_limits_allow(monkeypatch, limit, most):
+    for name, value in limit.items():
+        monkeypatch.setattr(prover_module, name, value)
+    parts = model_backend().prover.parts(Guarded(*PLAIN).tensor, 2 * most + 1)
+    assert [part for part, _ in parts] == [
+        slice(0, most),
+        slice(most, 2 * most),
+        slice(2 * most, 2 * most + 1),
+    ]
+
+
+def test_c9_the_native_route_gets_no_context_past_its_table():
+    cache = torch.empty(1, 1, 2**20, 1, dtype=torch.int8)
+    capacity = 2047 * 2**20
+    contexts = i32(0, capacity - 1, capacity, 2**31 - 1, -5)
+    spec = BlockTable(np.zeros((5, 2047), np.int32), contexts, i32(0, 1, 1, 1, 1, 1))
+    spec = spec.map(torch.from_numpy)
+    passed = native(spec, 2**31 - 1 - capacity, cache)
+    assert passed is not None
+    assert passed[2].tolist() == [0, capacity - 1, PAD, PAD, PAD]
+    assert native(spec, 2**31 - capacity, cache) is None
+
+
+@pytest.mark.parametrize("spare_states", ["append", "raises"])
+def test_c10_states_past_those_of_the_plan_reach_no_kernel(spare_states):
+    spec, cache, states = SlotMapping(i32(5, 2)), Guarded(*PLAIN), a_states(5, *PLAIN)
+    plan = bridges.plan(
+        spec.map(torch.from_numpy),
+        cache=cache.tensor,
+        num_tokens=2,
+        backend=model_backend(spare_states=spare_states),
+    )
+    bridges.store_single_(cache.tensor, states, plan)
+    cache.check(states[:2], spec)
 
 
 def test_c15_either_of_two_tokens_in_one_slot():

@@ -230,6 +230,14 @@ def test_a_table_too_large_to_try_goes_the_safe_way(monkeypatch):
     assert try_to_store(backend, check=True) == NATIVE
 
 
+def test_a_table_is_as_large_as_the_bits_of_its_sizes_allow(monkeypatch):
+    prover = backend_of(ModelFunctions()).prover
+    ((_, proof),) = prover.parts(Guarded(SHAPE, DTYPE).tensor, NUM_TOKENS)
+    monkeypatch.setattr(proofs, "MAX_TABLE_ENTRIES", 1 * 3)
+    assert prover.native_is_proven(proof, (1, 2))
+    assert not prover.native_is_proven(proof, (2, 2))
+
+
 def test_an_error_of_the_trial_itself_is_no_finding_about_the_kernel(monkeypatch):
     def broken(*_):
         raise ZeroDivisionError
