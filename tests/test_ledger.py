@@ -92,7 +92,7 @@ def test_an_id_stands_there_once(tmp_path: Path) -> None:
 def test_a_draft_reads_back_and_covers_the_run(tmp_path: Path) -> None:
     results = [
         Result(HOLE, "fail", 'raised ValueError("a \\ b\nc")'),
-        Result(NEGATIVE, "fail", "crashed: the process died of SIGSEGV"),
+        Result(NEGATIVE, "fail", "hung: no result in 60 s", ending="hung"),
     ]
     ledger = read_ledger(written(tmp_path, draft_ledger(Ledger("mine"), results)))
     applied, errors = ledger.apply(results[:1])

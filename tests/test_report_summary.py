@@ -12,10 +12,17 @@ from hypothesis import strategies as st
 from functional_paged.conformance.report.summary import failures, headline, named, notes, verdict_of
 
 
-def told(case_id: str, status: str = "fail", reason: str = "", clause: str = "") -> dict[str, Any]:
+def told(
+    case_id: str,
+    status: str = "fail",
+    reason: str = "",
+    clause: str = "",
+    ending: str = "returned",
+) -> dict[str, Any]:
     """A result as a report has it."""
     subject = clause or case_id.partition("_")[0].upper()
-    return {"id": case_id, "status": status, "clause": subject, "reason": reason, "ledger": ""}
+    words = {"reason": reason, "ledger": "", "ending": ending}
+    return {"id": case_id, "status": status, "clause": subject, **words}
 
 
 def backend_of(*results: dict[str, Any], name: str = "mine") -> dict[str, Any]:
@@ -97,11 +104,15 @@ def test_failures_that_differ_in_numbers_are_one_line() -> None:
 
 
 def test_the_worst_failures_come_first() -> None:
-    worst_first = ["crashed: x", "hung: no", "raised after writing: no", "key guard[7]", "cache[0]"]
-    few_first = [told("c5_a", reason=reason) for reason in worst_first]
+    endings = ["crashed", "hung", "raised after writing", "returned", "refused"]
+    few_first = [told("c5_a", reason=ending, ending=ending) for ending in endings]
     many_last = [told("c9_a", reason="cache[1]"), told("c9_a", reason="cache[1]")]
     groups = failures([*reversed(few_first), *many_last])
-    assert [group[0]["reason"] for group in groups] == [*worst_first[:4], "cache[1]", "cache[0]"]
+    assert [group[0]["reason"] for group in groups] == [
+        *endings[:3],
+        "cache[1]",
+        *endings[3:],
+    ]
 
 
 def test_notes_tell_each_reason_once_and_the_words_apart() -> None:

@@ -84,6 +84,7 @@ def _result(result: Result) -> dict[str, Any]:
         "id": result.case.id,
         "status": result.status,
         "clause": result.clause,
+        "ending": result.ending,
         "reason": result.reason,
         "ledger": result.ledger,
         "mismatch": None if result.mismatch is None else asdict(result.mismatch),

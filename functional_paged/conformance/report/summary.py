@@ -10,15 +10,20 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Any, TypeAlias, get_args
 
-from ..run.run_case import RAN, Status
+from ..run.run_case import RAN, Ending, Status
 
 Told: TypeAlias = Mapping[str, Any]
 
 VERDICTS = ("fail", "idle", "xfail", "pass")
 """Worst first: a clause does not hold; nothing ran; failures are known; all that ran holds."""
 
-WORST_FIRST = ("crashed", "hung", "raised after writing", r"(\w+ )?(guard|buffer)\[", "")
-"""How reasons of failures begin, as patterns."""
+WORST_FIRST: tuple[Ending, ...] = (
+    "crashed",
+    "hung",
+    "raised after writing",
+    "returned",
+    "refused",
+)
 
 _NUMBER = re.compile(r"0x[0-9a-f]+|\d+")
 
@@ -73,8 +78,8 @@ def failures(results: Iterable[Told]) -> list[list[Told]]:
     )
 
     def badness(group: list[Told]) -> tuple[int, int, int]:
-        begins = [re.match(pattern, group[0]["reason"]) is not None for pattern in WORST_FIRST]
-        return begins.index(True), -len(group), int(group[0]["clause"][1:])
+        ending = WORST_FIRST.index(group[0]["ending"])
+        return ending, -len(group), int(group[0]["clause"][1:])
 
     return sorted(groups, key=badness)
 

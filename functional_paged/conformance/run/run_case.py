@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal, TypeAlias
 
 from functional_paged import SlotMapping
@@ -25,6 +26,9 @@ kernel must see to. `no-such-member`: the adapter lacks the method that the case
 `cannot-express`: the adapter says why the kernel cannot be given such a case. `not-run`: the ledger
 or this machine says why not.
 """
+Ending: TypeAlias = Literal["returned", "refused", "raised after writing", "crashed", "hung"]
+"""How the call of a case ended. `refused`: it raised, and nothing was written."""
+
 RAN: frozenset[Status] = frozenset({"pass", "fail", "xfail"})
 
 LARGE_CASE_BYTES = 8 * 2**30
@@ -42,6 +46,7 @@ class Result:
       mismatch: the first wrong element, if the failure is one of bits.
       ledger: the ledger's reason and link, for a case that it names.
       clause: what a failure is charged to; the case's subject where that is not known better.
+      ending: see `Ending`.
       suspect: whether what the backend did may outlast the case in its process: it raised an error
         that no check raises, or wrote where nobody may.
     """
@@ -52,6 +57,7 @@ class Result:
     mismatch: Mismatch | None = None
     ledger: str = ""
     clause: str = ""
+    ending: Ending = "returned"
     suspect: bool = False
 
     def __post_init__(self) -> None:
@@ -80,7 +86,7 @@ def run_case(
     if done.status not in RAN:
         return done
     came = f"{left_to_the_caller}; without that: {done.reason or done.status}"
-    return Result(case, "not-promised", came, suspect=done.suspect)
+    return replace(done, status="not-promised", reason=came, mismatch=None, clause="")
 
 
 def _run(adapter: Adapter, traits: Traits, case: Case, ask: Ask) -> Result:
@@ -98,7 +104,7 @@ def _run(adapter: Adapter, traits: Traits, case: Case, ask: Ask) -> Result:
     except NoSuchMember as error:
         return Result(case, "no-such-member", str(error))
     except Crashed as error:
-        return Result(case, "fail", str(error))
+        return Result(case, "fail", str(error), ending="crashed")
     except Raised as error:
         return _refused(error, traits, case, problem)
     except Wrong as error:
@@ -110,6 +116,7 @@ def _run(adapter: Adapter, traits: Traits, case: Case, ask: Ask) -> Result:
             str(error),
             mismatch,
             clause=error.clause,
+            ending="raised after writing" if error.raised else "returned",
             suspect=error.raised or outside,
         )
     return Result(case, "pass")
@@ -117,19 +124,17 @@ def _run(adapter: Adapter, traits: Traits, case: Case, ask: Ask) -> Result:
 
 def _refused(error: Raised, traits: Traits, case: Case, problem: Problem) -> Result:
     """What an error means that was raised with nothing written."""
-    clause, suspect = case.clauses[0], not error.is_spec_error
+    clause = case.clauses[0]
+    refusal = partial(Result, case, ending="refused", suspect=not error.is_spec_error)
     if case.kind in _REFUSALS:
         named = error.clause == clause
         if traits.strict and not named:
-            reason = f"must raise for {clause}, raised {error}"
-            return Result(case, "fail", reason, suspect=suspect)
-        remark = "" if named else f"refused without naming {clause}: {error}"
-        return Result(case, "pass", remark, suspect=suspect)
-    if case.kind in ("store", "large") and not traits.strict:
-        invalid = problem.invalid_by_value()
-        if invalid is not None:  # the caller's fault: not to store it, or to refuse it
-            return Result(case, "pass", f"refused as invalid: {error}", suspect=suspect)
-    return Result(case, "fail", f"raised with nothing written: {error}", suspect=suspect)
+            return refusal("fail", f"must raise for {clause}, raised {error}")
+        return refusal("pass", "" if named else f"refused without naming {clause}: {error}")
+    by_value = case.kind in ("store", "large") and problem.invalid_by_value() is not None
+    if by_value and not traits.strict:  # the caller's fault: not to store it, or to refuse it
+        return refusal("pass", f"refused as invalid: {error}")
+    return refusal("fail", f"raised with nothing written: {error}")
 
 
 def _other_slots(problem: Problem, traits: Traits) -> str | None:

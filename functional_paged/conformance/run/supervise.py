@@ -21,7 +21,7 @@ from ..adapter import BackendNotFound
 from ..cases.case import Case
 from .attribution import attributed
 from .call import END_SECONDS, crash_in_words
-from .run_case import Result
+from .run_case import Ending, Result
 
 START_SECONDS = 300.0
 """A worker may import and initialise a framework first."""
@@ -161,11 +161,11 @@ class Workers:
         can_go_on = False
         try:
             worker.about()
-            result = Result(case, *worker.ask(seconds, case.id, beyond_promises))
+            result = Result(**{**worker.ask(seconds, case.id, beyond_promises), "case": case})
             can_go_on = worker.forks or not result.suspect
             return result
         except _WorkerEnded as end:
-            return Result(case, "fail", str(end))
+            return Result(case, "fail", str(end), ending=end.ending)
         finally:
             self._busy.discard(worker)
             if can_go_on:
@@ -175,7 +175,9 @@ class Workers:
 
 
 class _WorkerEnded(Exception):
-    pass
+    def __init__(self, words: str, ending: Ending = "crashed"):
+        super().__init__(words)
+        self.ending: Ending = ending
 
 
 class _Worker:
@@ -208,7 +210,7 @@ class _Worker:
             self._about = BackendRun(name, info, (), promises)
         return self._about
 
-    def ask(self, seconds: float, *request: Any) -> tuple[Any, ...]:
+    def ask(self, seconds: float, *request: Any) -> dict[str, Any]:
         """Its answer to a request."""
         with suppress(OSError):  # that it has ended is what the answer tells
             self._channel.send(request)
@@ -217,7 +219,7 @@ class _Worker:
     def _answer(self, seconds: float) -> Any:
         if not self._channel.poll(seconds):
             hint = '; a framework that a fork breaks needs isolation = "process"' * self.forks
-            raise _WorkerEnded(f"hung: no result in {seconds:g} s (--seconds{hint})")
+            raise _WorkerEnded(f"hung: no result in {seconds:g} s (--seconds{hint})", "hung")
         try:
             answer = self._channel.recv()
         except Exception:  # nothing, cut short by death, or damaged

@@ -50,7 +50,7 @@ def main(backend: str, channel_fd: str, stack_fd: str) -> None:
         done = run_case(adapter, find_case(case_id), ask=ask, beyond_promises=beyond_promises)
         if done.suspect and done.status == "pass" and not forks:
             done = _unless_it_sticks(adapter, done)
-        channel.send((done.status, done.reason, done.mismatch, "", done.clause, done.suspect))
+        channel.send({**vars(done), "case": None})  # which is known there, and cannot travel
 
 
 def _unless_it_sticks(adapter: Adapter, refusal: Result) -> Result:
