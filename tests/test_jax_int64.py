@@ -109,6 +109,15 @@ def test_c5_int64_slots_with_x64(way):
         assert difference(WAYS[way](*args), cache, states, LONG_SLOTS) is None
 
 
+def test_c5_numpy_int64_slots_are_not_cut_with_x64():
+    spec = SlotMapping(np.int64([2**31, 0]))
+    with with_x64():
+        program = jax.make_jaxpr(lambda c, s: store_single(c, s, spec))(*outline(2**16, 2**16))
+    (slots,) = map(np.asarray, program.consts)
+    assert slots.dtype == np.int64
+    assert slots.tolist() == [2**31, 0]
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_c16_int32_specs_with_x64(form):
     cache, states = inputs()
