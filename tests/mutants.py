@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import argparse
 import ast
+import gc
+import importlib
 import os
 import re
 import shutil
@@ -164,13 +166,14 @@ def main() -> None:
     chosen = parser.parse_args()
     table = tomllib.loads(Path(__file__).with_suffix(".toml").read_text())
     files = subprocess.check_output(["git", "ls-files"], cwd=ROOT, text=True).splitlines()
-    import jax  # noqa: F401
-    import torch  # noqa: F401
+    for loaded in ("array_api_compat.numpy", "beartype", "jax", "jaxtyping", "pytest", "torch"):
+        importlib.import_module(loaded)
     from hypothesis import Phase, settings
 
     phases = Phase.explicit, Phase.reuse, Phase.generate  # nobody reads a shrunk example
     settings.register_profile("mutants", phases=phases)
     settings.load_profile("mutants")
+    gc.freeze()  # no fork collects what all share
 
     with tempfile.TemporaryDirectory() as copy:
         for file in files:
