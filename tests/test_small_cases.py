@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
+
+import pytest
 
 from functional_paged import reference
 from functional_paged.conformance import Case, find_adapter, run_case
 from functional_paged.conformance.cases.small_scopes import SCOPES
-from functional_paged.conformance.cases.suite import every_case, find_case, small_cases
+from functional_paged.conformance.cases.suite import (
+    every_case,
+    find_case,
+    large_cases,
+    small_cases,
+)
 from tests.helpers import command_line
 
 FORMS = ("block_table", "chunks", "slots")
@@ -82,3 +90,16 @@ def test_the_command_line_has_them_on_demand() -> None:
     assert listed == [case.id for case in small_cases()]
     assert all(find_case(case_id).id == case_id for case_id in listed)
     assert command_line("check", "--list", "--cases", "small/*").stdout.split() == []
+
+
+def test_a_large_case_is_not_run_where_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules[run_case.__module__], "free_bytes", lambda: 15 * 2**29)
+    result = run_case(find_adapter("reference"), large_cases()[0])
+    assert (result.status, result.reason) == (
+        "not-run",
+        "needs 8 GiB of free memory, there are 7.5",
+    )
+    assert (
+        run_case(find_adapter("reference"), find_case("c8_hole/slots/bf16/n5_h7_s33_d64")).status
+        == "pass"
+    )
