@@ -19,12 +19,14 @@ RUBBISH = 0x5F
 """What fills the bytes that belong to nobody: as an index, far past the end of anything."""
 
 
-def walled(num_bytes: int) -> np.ndarray:
-    """Zeros between two walls, in memory that forks of this process share.
+def walled(num_bytes: int, *, shared: bool = True) -> np.ndarray:
+    """Zeros between two walls.
 
     Args:
       num_bytes: the least number of bytes; rounded up to whole pages, so that no byte lies between
         the last of them and the wall.
+      shared: whether forks of this process see what another writes. Memory that is not shared costs
+        nothing where it is only read.
 
     Returns:
       uint8[bytes], the first of which lies at the start of a page.
@@ -34,9 +36,11 @@ def walled(num_bytes: int) -> np.ndarray:
       True
     """
     size = -(-max(1, num_bytes) // mmap.PAGESIZE) * mmap.PAGESIZE
-    pages, reach = _reserve(size)
+    pages, reach = _reserve(size, mmap.MAP_SHARED if shared else mmap.MAP_PRIVATE)
     start = np.frombuffer(pages, np.uint8).ctypes.data + reach
     _allow(start, size)
+    if not shared and hasattr(mmap, "MADV_HUGEPAGE"):  # as NumPy does, or gigabytes take seconds
+        pages.madvise(mmap.MADV_HUGEPAGE, reach, size)
     memory: Any = (ctypes.c_ubyte * size).from_address(start)
     memory.pages = pages  # they live as long as the array
     return np.frombuffer(memory, np.uint8)
@@ -57,9 +61,9 @@ def before_a_wall(array: np.ndarray, alignment: int) -> np.ndarray:
     return copy
 
 
-def _reserve(size: int) -> tuple[mmap.mmap, int]:
+def _reserve(size: int, kind: int) -> tuple[mmap.mmap, int]:
     """Addresses of `size` bytes and two walls, and the bytes of each wall."""
-    flags = mmap.MAP_SHARED | mmap.MAP_ANONYMOUS | _NORESERVE
+    flags = kind | mmap.MAP_ANONYMOUS | _NORESERVE
     for reach in _REACHES:
         with suppress(OSError):  # a limit on addresses
             return mmap.mmap(-1, size + 2 * reach, flags=flags, prot=0), reach

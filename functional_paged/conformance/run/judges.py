@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
@@ -184,28 +185,16 @@ def _vjp(trial: Trial) -> None:
 
 def _large(trial: Trial) -> None:
     problem, given = trial.problem, Given(trial.problem)
-    size = problem.dtype.itemsize * int(np.prod(problem.cache_shape))
-    memory = walled(size)[:size].view(problem.dtype)
-    shape = trial.seen(np.broadcast_to(np.int8(0), problem.cache_shape)).shape
+    size = problem.dtype.itemsize * math.prod(problem.cache_shape)
+    memory = walled(size, shared=False)[:size].view(problem.dtype)
+    shape = trial.seen(np.broadcast_to(memory[:1], problem.cache_shape)).shape
     cache = memory.reshape(shape)
-    in_place = False
-
-    def between(is_the_cache: bool) -> None:
-        nonlocal in_place
-        in_place = is_the_cache
-        _spoil(given)
-
-    def judge(returned: np.ndarray) -> Mismatch | None:
-        return judge_large(problem, trial.seen(returned))
-
     call = Request(
         lambda: trial.call("store", cache, given.states, given.index_spec),
-        lambda returned: returned is cache,
         # Judged where it is: it is too large to be passed on.
-        lambda returned: None if returned is cache else judge(np.asarray(returned)),
+        read=lambda returned: judge_large(problem, trial.seen(np.asarray(returned))),
     )
-    wrong = trial.ask(call, between)
-    _demand(judge(cache) if in_place else wrong)
+    _demand(trial.ask(call, lambda _: _spoil(given)))
 
 
 def _small(trial: Trial) -> None:
