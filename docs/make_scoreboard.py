@@ -14,8 +14,8 @@ from pathlib import Path
 
 from functional_paged.conformance import BackendNotFound, BackendRun, all_cases, find_adapter
 from functional_paged.conformance.report.results import TWINS, TWINS_TITLE, counts_of
-from functional_paged.conformance.run.ledger import Ledger, read_ledger, run_with_ledger
-from functional_paged.conformance.run.supervise import Workers
+from functional_paged.conformance.run.ledger import Ledger, read_ledger
+from functional_paged.conformance.run.supervise import Workers, run_together
 from functional_paged.internal import CLAUSES, SPEC_VERSION
 
 FOLDER = Path(__file__).parent
@@ -80,8 +80,9 @@ def run(name: str) -> BackendRun:
     ledger = read_ledger(file) if file.exists() else Ledger(name)
     adapter = find_adapter(name)
     with Workers(name) as workers:
-        jobs = min(2, os.cpu_count() or 1)
-        done, errors = run_with_ledger(workers, all_cases(), ledger, jobs=jobs)
+        to_run = ledger.to_run(all_cases())
+        (done,) = run_together([(workers, to_run)], jobs=min(2, os.cpu_count() or 1))
+    done, errors = ledger.read_over(done, all_cases())
     errors += [f"{result.case.id} fails" for result in done.results if result.status == "fail"]
     if errors:
         raise SystemExit("\n".join(f"{name}: {error}" for error in errors))

@@ -20,8 +20,8 @@ from ..conformance.cases.suite import large_cases, shape_cases, small_cases
 from ..conformance.report.page import to_html
 from ..conformance.report.results import report
 from ..conformance.report.summary import verdict_of
-from ..conformance.run.ledger import Ledger, draft_ledger, read_ledgers, run_with_ledger
-from ..conformance.run.supervise import Workers
+from ..conformance.run.ledger import Ledger, draft_ledger, read_ledgers
+from ..conformance.run.supervise import Workers, run_together
 from .outputs import Refused, console, opened, shown
 from .results import show_results
 
@@ -128,7 +128,7 @@ def _run_all(
 ) -> tuple[list[BackendRun], list[str]]:
     """A run for each backend, its ledger applied, and what contradicts the ledgers."""
     terminal = console(stderr=True)
-    runs, contradictions = [], []
+    contradictions: list[str] = []
     with ExitStack() as stack:
         pools = [stack.enter_context(Workers(backend)) for backend in backends]
         # A ledger has the adapter's name, which only loading the adapter tells.
@@ -138,16 +138,15 @@ def _run_all(
                 raise Refused(f"each backend must have a name of its own, got {name!r} twice")
         progress = Progress(console=terminal, transient=True, disable=not terminal.is_terminal)
         stack.enter_context(progress)
-        for name, workers in zip(names, pools, strict=True):
-            task = progress.add_task(escape(name), total=len(cases))
-            run, errors = run_with_ledger(
-                workers,
-                cases,
-                ledgers.get(name, Ledger(name)),
-                on_result=lambda _, task=task: progress.advance(task),
-                **options,
-            )
-            runs.append(run)
-            contradictions += [f"{name}: {error}" for error in errors]
+        tasks = {name: progress.add_task(escape(name), total=len(cases)) for name in names}
+        known = [ledgers.get(name, Ledger(name)) for name in names]
+        runs = run_together(
+            [(pool, ledger.to_run(cases)) for pool, ledger in zip(pools, known, strict=True)],
+            on_result=lambda name, _: progress.advance(tasks[name]),
+            **options,
+        )
+    for number, (ledger, run) in enumerate(zip(known, runs, strict=True)):
+        runs[number], errors = ledger.read_over(run, cases)
+        contradictions += [f"{run.name}: {error}" for error in errors]
     contradictions += [f"backend {name!r} was not run" for name in ledgers if name not in names]
     return runs, contradictions

@@ -34,7 +34,7 @@ from .steps import Step
 BASES = ("c5_prefill", "c10_more_states")
 """Of a block table, and yet controls of every form at every size."""
 
-_A_FEW = ("c5_prefill", "c5_decode", "c8_hole", "c13_chunks", "c14_pad")
+_A_FEW = ("c5_prefill", "c13_chunks", "c14_pad")  # one a form
 _SUBJECTS = ("C18", "C14", "C15", "C10")  # of a plan or slots that are made of a table, else C5
 
 
@@ -80,15 +80,15 @@ def cases_of(
             about=scenario.about,
             build=functools.partial(problem, shape, dtype, Step(spec, step.num_tokens)),
             link=scenario.link,
-            quick=of_the_shape and is_first and _is_quick(scenario.name, shape),
+            quick=of_the_shape and _is_quick(scenario.name, shape, written),
             controls=tuple(control for control in controls if control != case_id),
         )
 
 
-def _is_quick(name: str, shape: Shape) -> bool:
+def _is_quick(name: str, shape: Shape, written: bool) -> bool:
     if shape in QUICK_SHAPES:
-        return name in _A_FEW
-    return shape == MAIN_SHAPE or shape not in SHAPES
+        return written and name in _A_FEW
+    return (written or name == "c5_prefill") and (shape == MAIN_SHAPE or shape not in SHAPES)
 
 
 def forms_of(step: Step, shape: Shape) -> Iterator[IndexSpec]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -21,9 +21,8 @@ from typing import Any
 
 from ..cases.case import Case
 from ..cases.suite import every_case, find_case
-from .attribution import attributed
 from .run_case import Result
-from .supervise import BackendRun, Workers
+from .supervise import BackendRun
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -72,6 +71,21 @@ class Ledger:
         known = self.find(case)
         return known is not None and known.status == "not-run"
 
+    def to_run(self, cases: Iterable[Case]) -> list[Case]:
+        """The cases but for those that are listed as not to be run."""
+        return [case for case in cases if not self.not_to_run(case)]
+
+    def read_over(self, run: BackendRun, cases: Iterable[Case]) -> tuple[BackendRun, list[str]]:
+        """A run of `to_run(cases)` with all cases, known failures as `xfail`.
+
+        Returns:
+          The run, and what contradicts the ledger.
+        """
+        done = {result.case.id: result for result in run.results}
+        every = [done.get(case.id) or Result(case, "not-run", "see the ledger") for case in cases]
+        known, errors = self.apply(every)
+        return replace(run, results=tuple(known)), errors
+
     def apply(self, results: Iterable[Result]) -> tuple[list[Result], list[str]]:
         """Turn this backend's known failures into `xfail`, and list what contradicts the ledger.
 
@@ -99,31 +113,6 @@ def _is_case(known: Known) -> bool:
         return bool(find_case(known.id))
     except KeyError:
         return any(map(known.matches, every_case()))
-
-
-def run_with_ledger(
-    workers: Workers, cases: Sequence[Case], ledger: Ledger, **options: Any
-) -> tuple[BackendRun, list[str]]:
-    """Run cases, but for those that the ledger lists as not to be run.
-
-    Args:
-      workers: of the backend.
-      cases: what to run.
-      ledger: the backend's known failures, none as well.
-      options: of `Workers.run`.
-
-    Returns:
-      The run, known failures as `xfail`, and what contradicts the ledger.
-
-    Raises:
-      BackendNotFound: the backend cannot load.
-    """
-    to_run = [case for case in cases if not ledger.not_to_run(case)]
-    run = workers.run(to_run, **options)
-    done = {result.case.id: result for result in run.results}
-    results = [done.get(case.id) or Result(case, "not-run", "see the ledger") for case in cases]
-    known, errors = ledger.apply(results)
-    return replace(run, results=tuple(attributed(known))), errors
 
 
 def read_ledgers(files: Iterable[Path]) -> dict[str, Ledger]:

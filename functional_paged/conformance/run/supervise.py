@@ -1,38 +1,22 @@
-"""Running a backend in processes of its own, so that a crash or a hang costs one case."""
+"""Running backends in processes of their own, so that a crash or a hang costs one case."""
 
 from __future__ import annotations
 
-import json
-import os
-import signal
-import subprocess
-import sys
-import tempfile
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from multiprocessing import Pipe
-from typing import Any
+from dataclasses import dataclass, field
 
 from ..adapter import BackendNotFound
 from ..cases.case import Case
 from .attribution import attributed
-from .call import END_SECONDS, crash_in_words
-from .run_case import Ending, Result
+from .process import About, Worker, WorkerEnded
+from .run_case import Result
 
-START_SECONDS = 300.0
-"""A worker may import and initialise a framework first."""
-
-# What the caller can import, the worker can too.
-_WORKER = """\
-import json, sys
-sys.path[:0] = json.loads(sys.argv[1])
-from functional_paged.conformance.run.worker import main
-main(*sys.argv[2:])
-"""
+FEW = 16
+"""Cases that are done sooner than one more worker starts."""
 
 
 @dataclass(frozen=True)
@@ -75,19 +59,20 @@ def run_backend(
       BackendNotFound: the backend cannot load.
     """
     with Workers(backend) as workers:
-        return workers.run(
-            cases,
+        (run,) = run_together(
+            [(workers, cases)],
             seconds_per_case=seconds_per_case,
             jobs=jobs,
             beyond_promises=beyond_promises,
-            on_result=on_result,
+            on_result=lambda _, result: on_result(result),
         )
+    return run
 
 
 class Workers:
-    """Processes that load one backend, the first from the start, and run its cases.
+    """Processes that have loaded one backend; the first starts at once.
 
-    A context, at whose end no process is left. `about` waits until the backend is loaded.
+    A context, at whose end no process is left.
 
     Args:
       backend: as `find_adapter` takes it.
@@ -95,18 +80,20 @@ class Workers:
 
     def __init__(self, backend: str):
         self._backend = backend
-        self._idle, self._busy = [_Worker(backend)], set[_Worker]()
-        self._about: BackendRun | None = None
+        self._idle, self._busy = [Worker(backend)], set[Worker]()
+        self._about: About | None = None
 
     def __enter__(self) -> Workers:
         return self
 
     def __exit__(self, *_: object) -> None:
         for worker in self._idle:
+            worker.dismiss()
+        for worker in self._idle:
             worker.close()
 
-    def about(self) -> BackendRun:
-        """The backend without results.
+    def about(self) -> About:
+        """What the adapter says of itself, once it is loaded.
 
         Raises:
           BackendNotFound: the backend cannot load.
@@ -114,49 +101,19 @@ class Workers:
         try:
             self._about = self._about or self._idle[0].about()
             return self._about
-        except _WorkerEnded as end:
+        except WorkerEnded as end:
             raise BackendNotFound(f"backend {self._backend!r} cannot load: {end}") from None
 
-    def run(
-        self,
-        cases: Sequence[Case],
-        *,
-        seconds_per_case: float = 60.0,
-        jobs: int = 1,
-        beyond_promises: bool = False,
-        on_result: Callable[[Result], None] = lambda _: None,
-    ) -> BackendRun:
-        """As `run_backend`."""
-        about, lock = self.about(), threading.Lock()
-        left, results = deque(cases), dict[str, Result]()
+    def has_idle(self) -> bool:
+        """Whether a worker waits for a case."""
+        return bool(self._idle)
 
-        def work() -> None:
-            with suppress(IndexError):  # none is left
-                while True:
-                    result = self._result(left.popleft(), seconds_per_case, beyond_promises)
-                    with lock:
-                        results[result.case.id] = result
-                        on_result(result)
-
-        with ThreadPoolExecutor(jobs) as pool:
-            threads = [pool.submit(work) for _ in range(jobs)]
-            try:
-                for thread in threads:
-                    thread.result()
-            except BaseException:  # an interrupt as well: nothing more is started or waited for
-                left.clear()
-                for worker in self._busy.copy():
-                    worker.kill()
-                raise
-        charged = attributed(results[case.id] for case in cases)
-        return replace(about, results=tuple(charged))
-
-    def _result(self, case: Case, seconds: float, beyond_promises: bool) -> Result:
-        """The result of a case from an idle worker, or one that starts."""
+    def result_of(self, case: Case, seconds: float, beyond_promises: bool) -> Result:
+        """The result of a case from a worker that is idle, or else from one that starts."""
         try:
             worker = self._idle.pop()
         except IndexError:
-            worker = _Worker(self._backend)
+            worker = Worker(self._backend)
         self._busy.add(worker)
         can_go_on = False
         try:
@@ -164,7 +121,7 @@ class Workers:
             result = Result(**{**worker.ask(seconds, case.id, beyond_promises), "case": case})
             can_go_on = worker.forks or not result.suspect
             return result
-        except _WorkerEnded as end:
+        except WorkerEnded as end:
             return Result(case, "fail", str(end), ending=end.ending)
         finally:
             self._busy.discard(worker)
@@ -173,75 +130,67 @@ class Workers:
             else:
                 worker.close()
 
-
-class _WorkerEnded(Exception):
-    def __init__(self, words: str, ending: Ending = "crashed"):
-        super().__init__(words)
-        self.ending: Ending = ending
-
-
-class _Worker:
-    """One process that has loaded a backend, or is about to."""
-
-    def __init__(self, backend: str):
-        # C3 needs a second device; XLA reads this when JAX starts.
-        flags = os.environ.get("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
-        path = json.dumps([entry for entry in sys.path if isinstance(entry, str)])
-        self._stack = tempfile.TemporaryFile()  # noqa: SIM115  (closed with the worker)
-        self._channel, theirs = Pipe()
-        descriptors = [theirs.fileno(), self._stack.fileno()]
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", _WORKER, path, backend, *map(str, descriptors)],
-                stdin=subprocess.DEVNULL,
-                stdout=2,  # what an adapter prints is no part of the report
-                pass_fds=descriptors,
-                # The same hashes, and so the same memory, in each run.
-                env={"PYTHONHASHSEED": "0", **os.environ, "XLA_FLAGS": flags},
-                start_new_session=True,  # so that its forks end with it
-            )
-        self._about: BackendRun | None = None
-        self.forks = False
-
-    def about(self) -> BackendRun:
-        """What it tells once it has loaded the backend."""
-        if self._about is None:
-            name, info, promises, self.forks = self._answer(START_SECONDS)
-            self._about = BackendRun(name, info, (), promises)
-        return self._about
-
-    def ask(self, seconds: float, *request: Any) -> dict[str, Any]:
-        """Its answer to a request."""
-        with suppress(OSError):  # that it has ended is what the answer tells
-            self._channel.send(request)
-        return self._answer(seconds)
-
-    def _answer(self, seconds: float) -> Any:
-        if not self._channel.poll(seconds):
-            hint = '; a framework that a fork breaks needs isolation = "process"' * self.forks
-            raise _WorkerEnded(f"hung: no result in {seconds:g} s (--seconds{hint})", "hung")
-        try:
-            answer = self._channel.recv()
-        except Exception:  # nothing, cut short by death, or damaged
-            code = None
-            with suppress(subprocess.TimeoutExpired):
-                code = self._process.wait(END_SECONDS)
-            raise _WorkerEnded(crash_in_words(code, self._stack)) from None
-        if isinstance(answer, BackendNotFound):
-            raise answer
-        return answer
-
-    def close(self) -> None:
-        """End the process, and what it has forked."""
-        self._channel.close()
-        if not self.forks:
-            with suppress(subprocess.TimeoutExpired):
-                self._process.wait(END_SECONDS)  # it may clean up
-        self.kill()
-        self._process.wait()
-        self._stack.close()
-
     def kill(self) -> None:
-        """End the process, and what it has forked, at once."""
-        with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+        """End what runs now."""
+        for worker in self._busy.copy():
+            worker.kill()
+
+
+def run_together(
+    backends: Sequence[tuple[Workers, Sequence[Case]]],
+    *,
+    seconds_per_case: float = 60.0,
+    jobs: int = 1,
+    beyond_promises: bool = False,
+    on_result: Callable[[str, Result], None] = lambda *_: None,
+) -> list[BackendRun]:
+    """Run the cases of several backends, as many at a time as there are jobs.
+
+    Each backend has one worker before any has two: frameworks take longer to start than most cases.
+
+    Args:
+      backends: the workers of each, and its cases.
+      seconds_per_case: as for `run_backend`, like the others.
+      jobs: processes at a time, of all backends.
+      beyond_promises: see there.
+      on_result: called with the backend's name and each result.
+
+    Raises:
+      BackendNotFound: a backend cannot load.
+    """
+    abouts = [workers.about() for workers, _ in backends]
+    left = [deque(cases) for _, cases in backends]
+    results: list[dict[str, Result]] = [{} for _ in backends]
+    lock = threading.Lock()
+
+    def work(number: int) -> None:
+        workers = backends[number][0]
+        if not workers.has_idle() and len(left[number]) < FEW:
+            return
+        with suppress(IndexError):  # none is left
+            while True:
+                case = left[number].popleft()
+                result = workers.result_of(case, seconds_per_case, beyond_promises)
+                with lock:
+                    results[number][case.id] = result
+                    on_result(abouts[number].name, result)
+
+    with ThreadPoolExecutor(jobs) as pool:
+        threads = [pool.submit(work, n) for _ in range(jobs) for n in range(len(backends))]
+        try:
+            for thread in threads:
+                thread.result()
+        except BaseException:  # an interrupt as well: nothing more is started or waited for
+            for workers, cases in zip(backends, left, strict=True):
+                cases.clear()
+                workers[0].kill()
+            raise
+    return [
+        BackendRun(
+            about.name,
+            about.info,
+            tuple(attributed(done[case.id] for case in cases)),
+            about.promises,
+        )
+        for about, done, (_, cases) in zip(abouts, results, backends, strict=True)
+    ]
