@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from functools import lru_cache
 
-import torch
+from ._compiler import constant_in_graphs
 
 
 def overlaps_itself(shape: Sequence[int], strides: Sequence[int]) -> bool:
@@ -30,7 +30,7 @@ def overlaps_itself(shape: Sequence[int], strides: Sequence[int]) -> bool:
     return _meet(tuple(axes))
 
 
-@torch.compiler.assume_constant_result
+@constant_in_graphs
 @lru_cache(maxsize=256)
 def _meet(axes: tuple[tuple[int, int], ...]) -> bool:
     """Whether steps that are not all zero lead back to where they began."""

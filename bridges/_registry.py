@@ -7,9 +7,8 @@ import os
 import threading
 from collections.abc import Callable
 
-import torch
-
 from ._backend import Backend, BackendUnsupported
+from ._compiler import constant_in_graphs
 
 VARIABLE = "FUNCTIONAL_PAGED_BACKEND"
 
@@ -82,7 +81,7 @@ def _best() -> str:
     raise BackendUnsupported(f"no backend can load; {_overview()}")
 
 
-@torch.compiler.assume_constant_result  # torch.compile cannot trace what takes a lock
+@constant_in_graphs  # torch.compile cannot trace what takes a lock
 def _name_for(backend: Backend) -> str:
     with _lock:
         for name, known in _named.items():
@@ -96,7 +95,7 @@ def _name_for(backend: Backend) -> str:
         return name
 
 
-@torch.compiler.assume_constant_result  # nor what loads a library
+@constant_in_graphs  # nor what loads a library
 def _load(name: str) -> bool:
     """Whether a name has a backend, else the reason is noted; each is tried once in a process."""
     if name in _named:

@@ -54,6 +54,10 @@ def test_bridges_loads_no_jax_no_drawing_and_no_kit_in_use():
     assert loaded_by(USE_TORCH, ("torch", *NOT_FOR_SERVING)) == {"torch"}
 
 
+def test_bridges_loads_no_compiler_in_use():
+    assert loaded_by(USE_TORCH, ("torch", "torch._dynamo", "sympy")) == {"torch"}
+
+
 def test_the_probe_reports_each_of_them():
     code = "\n".join(f"import {name}" for name in NOT_FOR_SERVING)
     assert loaded_by(code, NOT_FOR_SERVING) == set(NOT_FOR_SERVING)

@@ -11,6 +11,7 @@ import torch
 
 import bridges
 from bridges import torch_inplace
+from bridges._compiler import constant_in_graphs
 from bridges.conformance_adapters import tensor_over as tensor
 from functional_paged import (
     IndexSpec,
@@ -252,3 +253,12 @@ def test_a_schema_that_is_not_honest_loses_the_write(planted, monkeypatch, name)
     check_store(store, FORMS["slots"], planned=True)  # eager: no difference
     with pytest.raises(AssertionError, match="Mismatched elements"):
         check_store(compiled(store, "aot_eager"), FORMS["slots"], planned=True)
+
+
+def test_a_function_is_marked_as_torch_marks_it() -> None:
+    def ours() -> None: ...
+
+    def theirs() -> None: ...
+
+    assert constant_in_graphs(ours) is ours
+    assert vars(ours) == vars(torch.compiler.assume_constant_result(theirs)) != {}
