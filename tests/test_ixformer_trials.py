@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from bridges.ixformer.trials.canvas import ALIGNMENT, Canvas, reach
-from bridges.ixformer.trials.specs import decode_rows
+from bridges.ixformer.trials.specs import PREFILL, decode_rows
 from bridges.ixformer.trials.trial import TensorKind, canvases
 
 CPU = torch.device("cpu")
@@ -55,3 +55,18 @@ def test_a_kind_says_in_words_what_is_not_as_usual():
     assert str(PADDED) == f"{plain}, cache strides (768, 128, 8, 1)"
     shifted = KIND._replace(cache_shift=2)
     assert str(shifted) == f"{plain}, cache 2 bytes past a multiple of 64"
+
+
+@pytest.mark.parametrize("block_size", [1, 16])
+def test_c8_a_token_goes_to_each_hole_of_the_trial_of_holes(block_size):
+    spec = PREFILL["prefill, hole in the table"](block_size).spec
+    reached = {
+        (row, position // block_size)
+        for row, (start, length) in enumerate(
+            zip(spec.context_kv_lens.tolist(), np.diff(spec.cu_q_lens).tolist(), strict=True)
+        )
+        for position in range(start, start + length)
+    }
+    holes = {tuple(hole) for hole in np.argwhere(spec.block_table < 0).tolist()}
+    assert len(holes) == 2
+    assert holes <= reached

@@ -34,6 +34,7 @@ def told(axes: list[tuple[int, int]]) -> bool:
 @example([(3, 3), (1, 99), (3, 2), (1, 99)])  # interleaved, and apart
 @example([(3, 3), (1, 1), (4, 2), (1, 1)])  # interleaved, and meeting
 @example([(5, 12), (2, 15), (2, 20)])  # only three axes together meet
+@example([(2, 37), (4, 34), (4, 5), (2, 28)])  # apart, but for one step more of an axis
 def test_c20_overlap_is_as_counting_finds_it(axes):
     assert told(axes) == by_counting(axes)
 
