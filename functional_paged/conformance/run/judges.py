@@ -88,7 +88,6 @@ def _stored(trial: Trial, member: str, sides: list[Side]) -> list[tuple[Side, np
     states = [side.given.states for side in sides]
     if len(sides) == 2 and member == "store":
         member = "store_pair"
-
     is_refusal = trial.case.kind in ("refuse", "apart")
 
     def call() -> Any:
@@ -118,11 +117,8 @@ def _stored(trial: Trial, member: str, sides: list[Side]) -> list[tuple[Side, np
         for side in sides:
             wrong = side.touched() or _changed(side.given)
             if wrong is not None and not kept:
-                # C17: nothing is written until nothing can be refused any more.
-                clause, text = (
-                    "C17" if is_refusal else "",
-                    f"raised after writing: {error}; {wrong}",
-                )
+                clause = "C17" if is_refusal else ""  # nothing is written that can be refused
+                text = f"raised after writing: {error}; {wrong}"
                 raise Wrong(text, clause, raised=True) from error
         raise
     stored = []
