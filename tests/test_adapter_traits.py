@@ -24,6 +24,9 @@ from functional_paged.conformance.adapters.reference import ReferenceAdapter
 from functional_paged.conformance.cases.guarded_cache import GuardedCache
 from functional_paged.conformance.cases.walls import before_a_wall, walled
 
+# JAX warns where another test of this process has used it; these forks do nothing but end.
+pytestmark = pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")
+
 QUICK = [case for case in all_cases() if case.quick]
 STORES = [case for case in QUICK if case.kind in ("store", "refuse")]
 STRIDED = [case for case in all_cases() if case.clauses[0] == "C20"]
