@@ -62,12 +62,12 @@ class TorchBackend:
         # On the CPU there is nothing to wait for, and half the work of a masked write. What is
         # traced, or of a class of its own, may have no values.
         at_hand = type(slots) is torch.Tensor and slots.device.type == "cpu"
-        token = torch.arange(slots.shape[0], device=slots.device)
         if slots.shape[0] == 0:
-            rows, any_stored = token, None
+            rows, any_stored = torch.arange(0, device=slots.device), None
         elif at_hand and not torch.compiler.is_compiling():
             rows, any_stored = torch.nonzero(stored)[:, 0], None
         else:
+            token = torch.arange(slots.shape[0], device=slots.device)
             some_token = torch.argmax(stored.to(torch.int8)).reshape(1)
             rows, any_stored = torch.where(stored, token, some_token), stored.any()
         slots = slots[rows].to(torch.int64).clamp(min=0)
