@@ -45,8 +45,14 @@ class Pair(InPlace):
 
     def store_pair(self, key_cache, value_cache, keys, values, index_spec):
         assert keys.tobytes() != values.tobytes() or not keys.size
-        self.store(key_cache, keys, index_spec)
-        return key_cache, self.store(value_cache, values, index_spec)
+        caches = key_cache, value_cache
+        stored = [  # both are checked before either is written
+            reference.store_single(cache, states, index_spec)
+            for cache, states in zip(caches, (keys, values), strict=True)
+        ]
+        for cache, new in zip(caches, stored, strict=True):
+            cache[...] = new
+        return caches
 
 
 class ValueWithTheStridesOfTheKey(Pair):
@@ -95,6 +101,21 @@ def test_both_sides_are_judged(adapter: Pair) -> None:
 def test_c20_a_side_addressed_with_the_strides_of_the_other_is_found() -> None:
     adapter = ValueWithTheStridesOfTheKey()
     assert {clause for clause, _ in failures(adapter, (*STORES, *STRIDED))} == {"C20"}
+
+
+class ChecksTheKeyOnly(Pair):
+    def store_pair(self, key_cache, value_cache, keys, values, index_spec):
+        self.store(key_cache, keys, index_spec)
+        cast = values.astype(value_cache.dtype).reshape(len(values), *value_cache.shape[1::2])
+        return key_cache, self.store(value_cache, cast, index_spec)
+
+
+def test_c2_states_that_do_not_fit_are_tried_on_each_side() -> None:
+    adapter = ChecksTheKeyOnly()
+    with np.errstate(all="ignore"):  # of the cast
+        failed = failures(adapter, [case for case in STORES if case.clauses[0] == "C2"])
+    assert failed
+    assert {reason for _, reason in failed} == {"must raise for C2, raised nothing"}
 
 
 class TokensOutsideHeads(InPlace):

@@ -73,9 +73,15 @@ def _store(trial: Trial) -> None:
 
 
 def _refuse(trial: Trial, member: str = "store") -> None:
+    refusals = []
     for sides in sides_of(trial.problem, trial.adapter):
-        _stored(trial, member, sides)
-        _raised_nothing(trial)
+        try:
+            _stored(trial, member, sides)
+        except Raised as error:  # on one side; the other has to be looked at, too
+            refusals.append(error)
+        else:
+            _raised_nothing(trial)
+    raise refusals[-1]
 
 
 def _apart(trial: Trial) -> None:

@@ -67,7 +67,7 @@ def sides_of(problem: Problem, adapter: Adapter) -> Iterator[list[Side]]:
     """The sides of each store to be made.
 
     A key and a value differ in every element and in the bits of their caches. Where a case is about
-    strides, one side at a time has them, and the other none.
+    strides, or about states that do not fit, one side at a time has them.
     """
     order = traits_of(adapter).order
 
@@ -78,8 +78,11 @@ def sides_of(problem: Problem, adapter: Adapter) -> Iterator[list[Side]]:
     if not hasattr(adapter, "store_pair"):
         yield [side(problem, 1)]
         return
-    plain = replace(problem, states=problem.states.copy(), layout="contiguous")
-    is_plain = problem.layout == "contiguous" and problem.states.flags.c_contiguous
+    states, (_, kv_heads, _, head_dim) = problem.states, problem.cache_shape
+    fits = states.dtype == problem.dtype and states.shape[1:] == (kv_heads, head_dim)
+    fitting = states.copy() if fits else np.ones((len(states), kv_heads, head_dim), problem.dtype)
+    plain = replace(problem, states=fitting, layout="contiguous")
+    is_plain = fits and problem.layout == "contiguous" and states.flags.c_contiguous
     for key, value in [(problem, plain)] if is_plain else [(problem, plain), (plain, problem)]:
         yield [side(key, 1, "key "), side(_other_bits(value), 3, "value ")]
 
