@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import faulthandler
 import os
 from pathlib import Path
 
@@ -21,11 +19,6 @@ from functional_paged.conformance import (
     run_case,
 )
 from functional_paged.conformance.adapters.reference import ReferenceAdapter
-from functional_paged.conformance.cases.guarded_cache import GuardedCache
-from functional_paged.conformance.cases.walls import before_a_wall, walled
-
-# JAX warns where another test of this process has used it; these forks do nothing but end.
-pytestmark = pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")
 
 QUICK = [case for case in all_cases() if case.quick]
 STORES = [case for case in QUICK if case.kind in ("store", "refuse")]
@@ -258,51 +251,16 @@ def test_nothing_is_left_of_a_case_that_raised(
     assert all(str(os.getpid()) not in result.reason for result in results)
 
 
-def dies(read) -> bool:
-    """Whether a fork of this process ends by a signal."""
-    pid = os.fork()
-    if pid == 0:
-        faulthandler.disable()  # the end is what is asked for
-        read()
-        os._exit(0)
-    return os.WIFSIGNALED(os.waitpid(pid, 0)[1])
-
-
-def test_walls_end_what_touches_them() -> None:
-    memory = walled(5000)
-    start, size = memory.ctypes.data, memory.size
-    assert size % 4096 == 0
-    assert not memory.any()
-    for inside in (start, start + size - 1):
-        assert not dies(lambda at=inside: ctypes.memset(at, 1, 1))
-    for outside in (start - 1, start + size, start - 2**24 + 1, start + size + 2**24 - 1):
-        assert dies(lambda at=outside: ctypes.string_at(at, 1))
-        assert dies(lambda at=outside: ctypes.memset(at, 1, 1))
-    assert memory[0] == memory[-1] == 1  # forks share it
-
-
-def test_an_array_before_a_wall_ends_at_it() -> None:
-    array = np.arange(7, dtype=np.int32)
-    copy = before_a_wall(array, 1)
-    assert np.array_equal(copy, array)
-    end = copy.ctypes.data + copy.nbytes
-    assert dies(lambda: ctypes.string_at(end, 1))
-    aligned = before_a_wall(array, 16)
-    assert aligned.ctypes.data % 16 == 0
-    assert dies(lambda: ctypes.string_at(aligned.ctypes.data + aligned.nbytes + 16, 1))
-
-
-@pytest.mark.parametrize("shape", [(7, 3, 16, 46), (9, 2, 1, 128), (64, 5, 3, 1)])
-@pytest.mark.parametrize("layout", ["contiguous", "packed_kv", "kv_pair", "token_major"])
-def test_a_cache_has_two_blocks_of_guard_on_either_side(shape, layout) -> None:
-    memory = GuardedCache.laid_out(shape, np.dtype(np.int8), layout)
-    block = memory.strides[0]
-    first = memory.cache.ctypes.data - memory.buffer.ctypes.data
-    assert first >= 2 * block
-    last = sum((size - 1) * stride for size, stride in zip(shape, memory.strides, strict=True))
-    assert memory.buffer.size - first - last - 1 >= 2 * block
-    assert dies(lambda: ctypes.memset(memory.buffer.ctypes.data - 1, 0, 1))
-    assert dies(lambda: ctypes.memset(memory.buffer.ctypes.data + memory.buffer.nbytes, 0, 1))
+def test_a_process_goes_on_after_a_case_that_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = SOURCE.format(isolation="process").replace("RuntimeError(", "CaseUnsupported(")
+    imported = "from functional_paged.conformance import CaseUnsupported\n"
+    (tmp_path / "counts_on.py").write_text(imported + source)
+    monkeypatch.chdir(tmp_path)
+    valid = [case for case in QUICK if case.clauses[0] == "C5" and case.kind == "store"][:3]
+    reasons = [result.reason for result in run_backend("counts_on:Counts", valid).results]
+    assert [reason.split(" in process ")[0] for reason in reasons] == ["call 1", "call 2", "call 3"]
 
 
 def test_promises_are_found_by_clause_and_by_glob() -> None:
