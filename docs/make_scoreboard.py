@@ -86,7 +86,7 @@ def run(name: str) -> BackendRun:
     errors += [f"{result.case.id} fails" for result in done.results if result.status == "fail"]
     if errors:
         raise SystemExit("\n".join(f"{name}: {error}" for error in errors))
-    # What the ledger keeps from running, as it would crash or hang, is a failure like the others.
+    # What the ledger keeps from running (too long, or it may pass) is a failure like the others.
     expressed = [
         result
         for result in done.results

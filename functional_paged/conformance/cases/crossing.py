@@ -54,8 +54,7 @@ def cases_of(
     for spec in forms_of(step, shape):
         form, subject = spec.form, scenario.subject
         written = spec is step.index_spec
-        is_first = written or scenario.name in BASES
-        if not (derived or is_first):
+        if not (derived or written or scenario.name in BASES):
             continue
         if not written:
             if step.num_tokens and not list(reference.stored_tokens(spec, shape, step.num_tokens)):
