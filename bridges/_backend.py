@@ -53,9 +53,15 @@ class Backend(Protocol):
 
     Attributes:
       name: the backend's name.
+      in_order: whether, of two tokens with one slot, the later one's row is what stays, whole.
     """
 
     name: str
+    in_order: bool
+
+    def serves(self, device: torch.device) -> str | None:
+        """The reason why tensors of a device cannot be served, `None` if they can."""
+        ...
 
     def lower(
         self,
@@ -70,13 +76,16 @@ class Backend(Protocol):
         Args:
           index_spec: what the caller gave, checked (C1, C3, C4).
           slots: the same, lowered: int32 or int64[num_tokens], `PAD` where a token is not stored,
-            no slot twice.
+            no slot twice unless the backend is `in_order`.
           cache: one of the caches to be written; others may differ in kv_heads, head_dim and
             dtype.
           checked: whether the values of `index_spec` were checked too, and are valid.
 
         Returns:
           The writes. They hold what the spec says now, whatever becomes of its tensors.
+
+        Raises:
+          BackendUnsupported: this cannot be served. A call that names no backend gets the next.
         """
         ...
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import SupportsIndex
 
 import array_api_compat.torch as xp
@@ -11,8 +12,10 @@ from functional_paged import PAD, IndexSpec, check_spec, internal
 from functional_paged.internal import Shaped, slots_in
 
 from . import _registry as registry
-from ._backend import Backend, StorePlan
+from ._backend import Backend, BackendUnsupported, Lowered, StorePlan
 from ._transforms import check_untransformed
+
+_log = logging.getLogger("bridges")
 
 
 def plan(
@@ -34,7 +37,7 @@ def plan(
         The plan fits every cache with its num_blocks, block_size and device.
       num_tokens: rows of the states to be stored; any integer.
       backend: a name, a backend object, or `None` for the variable `FUNCTIONAL_PAGED_BACKEND`,
-        else the best that loads.
+        else the first of `available_backends(cache.device)` that serves this spec.
       check: also run `check_spec`, which reads the values on the host. Fake and meta tensors,
         which have none, are refused then.
 
@@ -45,7 +48,7 @@ def plan(
       SpecError: C1, C3, C4 and, with `check`, what is invalid by value; C22 inside a derivative
         that follows `cache`.
       TypeError: `backend` is of another type.
-      BackendUnsupported: the backend cannot load or cannot serve this spec.
+      BackendUnsupported: the backend cannot load or cannot serve this device or spec.
 
     Example:
       >>> import torch
@@ -73,16 +76,34 @@ def checked_plan(
     cache_shape = (num_blocks, kv_heads, block_size, head_dim)
     if check:
         check_spec(index_spec, cache_shape=cache_shape, num_tokens=num_tokens)
-    name, chosen = registry.resolve(backend)
-    slots = _one_token_a_slot(slots_in(xp, index_spec, cache_shape, num_tokens))
-    return StorePlan(
-        backend=name,
-        num_blocks=num_blocks,
-        block_size=block_size,
-        num_tokens=num_tokens,
-        device=cache.device,
-        lowered=chosen.lower(index_spec, slots, cache, checked=check),
-    )
+    choices = registry.choices(backend, cache.device)
+    slots = slots_in(xp, index_spec, cache_shape, num_tokens)
+    name, lowered = _lowered(choices, index_spec, slots, cache, check)
+    return StorePlan(name, num_blocks, block_size, num_tokens, cache.device, lowered)
+
+
+def _lowered(
+    choices: list[tuple[str, Backend]],
+    index_spec: IndexSpec,
+    slots: torch.Tensor,
+    cache: torch.Tensor,
+    checked: bool,
+) -> tuple[str, Lowered]:
+    """The writes of the first backend that does not refuse the spec, and its name."""
+    for name, backend in choices[:-1]:
+        try:
+            return name, _lower(backend, index_spec, slots, cache, checked)
+        except BackendUnsupported as refusal:
+            _log.info("backend %r refuses, the next one is tried: %s", name, refusal)
+    name, backend = choices[-1]
+    return name, _lower(backend, index_spec, slots, cache, checked)
+
+
+def _lower(
+    backend: Backend, index_spec: IndexSpec, slots: torch.Tensor, cache: torch.Tensor, checked: bool
+) -> Lowered:
+    slots = slots if backend.in_order else _one_token_a_slot(slots)
+    return backend.lower(index_spec, slots, cache, checked=checked)
 
 
 def _one_token_a_slot(slots: torch.Tensor) -> torch.Tensor:

@@ -7,6 +7,8 @@ import os
 import threading
 from collections.abc import Callable
 
+import torch
+
 from ._backend import Backend, BackendUnsupported
 from ._compiler import constant_in_graphs
 
@@ -27,25 +29,45 @@ _named: dict[str, Backend] = {}
 _reasons: dict[str, str] = {}
 
 
-def available_backends() -> dict[str, str | None]:
-    """Tell which backends this machine can load.
+def available_backends(device: torch.device | str | None = None) -> dict[str, str | None]:
+    """Tell which backends this machine can load, or which can serve tensors of a device.
+
+    Args:
+      device: a device of torch; `None` asks for none.
 
     Returns:
-      Every known name, best first, with the reason why it cannot load, or `None` if it can.
-      Each is tried once in a process.
+      Every known name, best first, with the reason why it cannot load or serve, or `None` if it
+      can. Each is tried once in a process. Of those that can serve, a call gets the first.
 
     Example:
-      >>> available_backends()["torch"] is None
+      >>> available_backends("cpu")["torch"] is None
       True
     """
-    return {name: None if _load(name) else _reasons[name] for name in _LOADERS}
+    if device is None:
+        return {name: None if _load(name) else _reasons[name] for name in _LOADERS}
+    return {name: _why_not(name, torch.device(device)) for name in _LOADERS}
 
 
-def resolve(backend: str | Backend | None) -> tuple[str, Backend]:
-    """The backend that a call gets, see `plan`, with its name in this process."""
+def choices(backend: str | Backend | None, device: torch.device) -> list[tuple[str, Backend]]:
+    """The backends that a call may get, see `plan`, best first, by their names in this process.
+
+    Raises:
+      BackendUnsupported: the one asked for, or each there is, cannot load or serve the device.
+    """
+    backend = backend if backend is not None else os.environ.get(VARIABLE) or None
     if backend is None:
-        backend = os.environ.get(VARIABLE) or _best()
-    return name_of(backend), find(backend) if isinstance(backend, str) else backend
+        able = [(name, find(name)) for name in _LOADERS if _why_not(name, device) is None]
+        if not able:
+            raise BackendUnsupported(f"no backend can serve {device}; {_overview(device)}")
+        return able
+    name = name_of(backend)
+    chosen = find(backend) if isinstance(backend, str) else backend
+    reason = chosen.serves(device)
+    if reason is not None:
+        raise BackendUnsupported(
+            f"backend {name!r} cannot serve: {reason}; {_overview(device, but=name)}"
+        )
+    return [(name, chosen)]
 
 
 def name_of(backend: str | Backend) -> str:
@@ -74,11 +96,9 @@ def find(name: str) -> Backend:
     raise BackendUnsupported(f"backend {name!r} {what}")
 
 
-def _best() -> str:
-    for name in _LOADERS:
-        if _load(name):
-            return name
-    raise BackendUnsupported(f"no backend can load; {_overview()}")
+@constant_in_graphs
+def _why_not(name: str, device: torch.device) -> str | None:
+    return _named[name].serves(device) if _load(name) else f"cannot load: {_reasons[name]}"
 
 
 @constant_in_graphs  # torch.compile cannot trace what takes a lock
@@ -111,9 +131,10 @@ def _load(name: str) -> bool:
         return name in _named
 
 
-def _overview(but: str | None = None) -> str:
+def _overview(device: torch.device | None = None, but: str | None = None) -> str:
+    prefix = "cannot load: " if device is None else ""
     return "backends: " + ", ".join(
-        name if reason is None else f"{name} (cannot load: {reason})"
-        for name, reason in available_backends().items()
+        name if reason is None else f"{name} ({prefix}{reason})"
+        for name, reason in available_backends(device).items()
         if name != but
     )

@@ -50,6 +50,11 @@ class TorchBackend:
     """Plain torch: what runs where there is no vendor kernel, and what those are compared with."""
 
     name = "torch"
+    in_order = False
+
+    def serves(self, device: torch.device) -> str | None:
+        """Any device."""
+        return None
 
     def lower(
         self, index_spec: IndexSpec, slots: torch.Tensor, cache: torch.Tensor, *, checked: bool

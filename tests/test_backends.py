@@ -132,8 +132,8 @@ def test_none_that_loads_is_an_error(loaders):
     for loader in loaders.values():
         loader.reason = "broken"
     message = (
-        "no backend can load; backends: vendor (cannot load: broken), fast (cannot load: broken), "
-        "plain (cannot load: broken)"
+        "no backend can serve cpu; backends: vendor (cannot load: broken), "
+        "fast (cannot load: broken), plain (cannot load: broken)"
     )
     with pytest.raises(BackendUnsupported) as error:
         plan()
@@ -182,3 +182,62 @@ def test_the_plan_keeps_its_backend_when_the_variable_changes(monkeypatch):
     cache = torch.zeros(SHAPE)
     bridges.store_single_(cache, torch.ones(2, 2, 5), step)
     assert np.count_nonzero(cache) == 20
+
+
+class Elsewhere(NamedBackend):
+    """Serves another device than the tests have."""
+
+    def serves(self, device: torch.device) -> str | None:
+        return None if device.type == "cuda" else f"it needs a GPU, got {device}"
+
+
+class Refusing(NamedBackend):
+    def lower(self, *args, **options):
+        raise BackendUnsupported(f"{self.name} has a bad day")
+
+
+def test_a_device_decides_not_what_loads(loaders):
+    loaders["fast"] = lambda: Elsewhere("fast")
+    assert plan().backend == "plain"
+    assert bridges.available_backends()["fast"] is None
+    why_not = {"vendor": "cannot load: no such device", "plain": None}
+    for device in ("cpu", torch.device("cpu")):
+        assert bridges.available_backends(device) == {
+            **why_not,
+            "fast": "it needs a GPU, got cpu",
+        }
+    assert bridges.available_backends("cuda:1") == {**why_not, "fast": None}
+
+
+@pytest.mark.parametrize("by", ["name", "variable", "object"])
+def test_one_that_is_asked_for_and_cannot_serve_the_device_is_an_error(loaders, monkeypatch, by):
+    loaders["fast"] = lambda: Elsewhere("fast")
+    if by == "variable":
+        monkeypatch.setenv("FUNCTIONAL_PAGED_BACKEND", "fast")
+    wish = {"name": "fast", "variable": None, "object": Elsewhere("mine")}[by]
+    name = "mine" if by == "object" else "fast"
+    others = "vendor (cannot load: no such device), "
+    others += "fast (it needs a GPU, got cpu), plain" if by == "object" else "plain"
+    cache = torch.zeros(SHAPE)
+    message = f"backend {name!r} cannot serve: it needs a GPU, got cpu; backends: {others}"
+    for call in (
+        lambda: plan(wish),
+        lambda: bridges.store_single_(cache, torch.ones(2, 2, 5), SPEC, backend=wish),
+    ):
+        with pytest.raises(BackendUnsupported) as error:
+            call()
+        assert str(error.value) == message
+    assert not cache.any()
+
+
+def test_a_refusal_goes_to_the_next_one_unless_asked_for(loaders, caplog):
+    loaders["fast"] = lambda: Refusing("fast")
+    with caplog.at_level("INFO", logger="bridges"):
+        assert plan().backend == "plain"
+    assert "'fast' refuses, the next one is tried: fast has a bad day" in caplog.text
+    with pytest.raises(BackendUnsupported, match="fast has a bad day"):
+        plan("fast")
+    loaders["plain"] = lambda: Refusing("plain")
+    registry._named.clear()
+    with pytest.raises(BackendUnsupported, match="plain has a bad day"):
+        plan()

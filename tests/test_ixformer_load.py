@@ -58,7 +58,7 @@ def test_a_library_that_cannot_load_keeps_its_reason(install, files, reason):
     with pytest.raises(BackendUnsupported, match="backend 'ixformer' cannot load") as refusal:
         registry.find("ixformer")
     assert reason in str(refusal.value)
-    assert registry.resolve(None)[0] == "torch"
+    assert registry.choices(None, torch.device("cpu"))[0][0] == "torch"
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_the_library_is_found_in_either_place_and_chosen_first(install, files, m
     install(files)
     iluvatar(monkeypatch)
     assert bridges.available_backends()["ixformer"] is None
-    assert registry.resolve(None)[0] == "ixformer"
+    assert registry.choices(None, torch.device("cuda"))[0][0] == "ixformer"
 
 
 def test_without_a_device_the_library_is_not_used(install):
@@ -118,13 +118,13 @@ def test_the_model_is_never_chosen(monkeypatch):
     for name in ("ixformer", "torch"):
         monkeypatch.setitem(registry._reasons, name, "gone")
         monkeypatch.delitem(registry._named, name, raising=False)
-    with pytest.raises(BackendUnsupported, match="no backend can load"):
-        registry.resolve(None)
+    with pytest.raises(BackendUnsupported, match="no backend can serve cpu"):
+        registry.choices(None, torch.device("cpu"))
 
 
 def test_a_library_is_looked_for_once(install, monkeypatch):
     tries = []
     monkeypatch.setitem(registry._LOADERS, "ixformer", lambda: tries.append(1) or IxformerBackend())
     for _ in range(3):
-        registry.resolve(None)
+        registry.choices(None, torch.device("cpu"))
     assert len(tries) == 1

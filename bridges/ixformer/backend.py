@@ -88,15 +88,22 @@ class IxformerBackend:
       [0.0, 0.0, 0.0, 1.0]
     """
 
+    in_order = False
+
     def __init__(self, functions: Any = None, device_check: bool = True, name: str = "ixformer"):
         found = library.load_functions() if functions is None else functions
         library.require_kernel(found)
         if device_check:
             library.require_device()
         self.prover = Prover(found, device_check)
+        self._device_check = device_check
         self.name = name
         if functions is not None:
             self.name = _registry.name_of(self)
+
+    def serves(self, device: torch.device) -> str | None:
+        """Iluvatar devices alone, unless that is not to be checked."""
+        return library.why_not(device) if self._device_check else None
 
     def lower(
         self,

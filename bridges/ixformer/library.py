@@ -61,19 +61,27 @@ def require_kernel(functions: Any) -> None:
 
 def require_device(device: torch.device | None = None) -> None:
     """Refuse a device that is no Iluvatar device; `None` is torch's current one."""
+    reason = why_not(device)
+    if reason is not None:
+        raise BackendUnsupported(reason)
+
+
+def why_not(device: torch.device | None) -> str | None:
+    """The reason why a device is no Iluvatar device, `None` if it is one."""
     if device is not None and device.type != "cuda":
-        raise BackendUnsupported(
+        return (
             f"tensors must be on an Iluvatar device, which torch calls cuda, got {device}; "
             "move them or use backend='torch'"
         )
     if not torch.cuda.is_available():
-        raise BackendUnsupported(
+        return (
             "no Iluvatar device: torch.cuda.is_available() is False; "
             "check that this torch is the vendor's build"
         )
     name = torch.cuda.get_device_name(device)
     if not name.startswith(_DEVICE_NAME):
-        raise BackendUnsupported(f"no Iluvatar device: the device is {name!r}")
+        return f"no Iluvatar device: the device is {name!r}"
+    return None
 
 
 def identity(functions: Any, device: torch.device) -> tuple[str, str, str]:
