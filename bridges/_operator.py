@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from ._transforms import check_untransformed
+from ._transforms import at_work, check_untransformed
 
 
 def register_operator(schema: str, run: Callable[..., None]) -> Any:
@@ -27,7 +27,9 @@ def register_operator(schema: str, run: Callable[..., None]) -> Any:
     if not hasattr(torch.ops.functional_paged, name):
 
         def checked(cache: torch.Tensor, states: torch.Tensor, *others: Any) -> None:
-            check_untransformed(cache=cache, states=states)
+            if at_work():
+                more = {f"argument {i}": x for i, x in enumerate(others) if torch.is_tensor(x)}
+                check_untransformed(cache=cache, states=states, **more)
             run(cache, states, *others)
 
         qualified = f"functional_paged::{name}"

@@ -1,10 +1,12 @@
-"""Whether a strided tensor overlaps itself (C20), told from its shape and strides alone."""
+"""Whether a strided tensor overlaps itself (C20), or another one."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from functools import lru_cache
+
+import torch
 
 from ._compiler import constant_in_graphs
 
@@ -28,6 +30,21 @@ def overlaps_itself(shape: Sequence[int], strides: Sequence[int]) -> bool:
     ):
         return False
     return _meet(tuple(axes))
+
+
+def may_meet(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether the memory from first to last element of two tensors has a byte in common."""
+    start, end = _span(one)
+    other_start, other_end = _span(other)
+    return start < other_end and other_start < end
+
+
+def _span(tensor: torch.Tensor) -> tuple[int, int]:
+    """Addresses of a tensor's first byte, and of the one past its last."""
+    steps = zip(tensor.shape, tensor.stride(), strict=True)
+    reach = 1 + sum((size - 1) * stride for size, stride in steps) if tensor.numel() else 0
+    start = tensor.data_ptr()
+    return start, start + reach * tensor.itemsize
 
 
 @constant_in_graphs

@@ -29,7 +29,7 @@ class BridgeAdapter:
         self._backend = backend
         self._device = torch.device(device)
         self.isolation = "fork" if self._device.type == "cpu" else "process"
-        reason = bridges.available_backends().get(self.name)
+        reason = bridges.available_backends(self._device).get(self.name)
         if reason is not None:
             raise ImportError(reason)
 
@@ -95,6 +95,11 @@ def _owner(array: np.ndarray) -> np.ndarray:
 
 torch_backend = partial(BridgeAdapter, "torch")
 ixformer_backend = partial(BridgeAdapter, "ixformer", "cuda")
+
+
+def triton_backend() -> BridgeAdapter:
+    """The triton backend on a GPU, else on the CPU, where `TRITON_INTERPRET=1` must be set."""
+    return BridgeAdapter("triton", "cuda" if torch.cuda.is_available() else "cpu")
 
 
 def ixformer_model_backend() -> BridgeAdapter:

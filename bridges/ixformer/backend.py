@@ -114,22 +114,42 @@ class IxformerBackend:
         checked: bool,
     ) -> TableWrites:
         """Lower to one decode row a token and, where it is proven, to the native prefill too."""
-        name, block_size = _registry.name_of(self), cache.shape[2]
-        stored = slots >= 0
-        table = torch.where(stored, slots // block_size, PAD).to(torch.int32)[:, None]
-        contexts = torch.where(stored, slots % block_size, PAD).to(torch.int32)
+        name = _registry.name_of(self)
         if _is_traced(cache):
-            return TableWrites(name, table, contexts, None)
+            return lower_by_trials(name, self.prover, slots, cache)
         native = _native(index_spec, slots.shape[0], cache) if checked else None
-        # Now, so that a store that is captured finds the trials done.
-        calls = self.prover.parts(cache, slots.shape[0])
-        if native is not None and not (
-            len(calls) == 1 and self.prover.native_is_proven(calls[0][1], native[0].shape)
-        ):
-            native = None
-        lowered = TableWrites(name, table, contexts, native)
+        lowered = lower_by_trials(name, self.prover, slots, cache, native)
         _log.debug("route %s for %s", lowered.route, type(index_spec).__name__)
         return lowered
+
+
+def lower_by_trials(
+    name: str,
+    prover: Prover,
+    slots: torch.Tensor,
+    cache: torch.Tensor,
+    native: list[torch.Tensor] | None = None,
+) -> TableWrites:
+    """The writes of kernels that are tried before each first use.
+
+    Args:
+      name: of the backend that has the prover.
+      prover: the kernels, and what is proven of them.
+      slots: as for `Backend.lower`.
+      cache: as for `Backend.lower`.
+      native: what the native route would pass; it is taken if trials prove it.
+    """
+    stored, block_size = slots >= 0, cache.shape[2]
+    table = torch.where(stored, slots // block_size, PAD).to(torch.int32)[:, None]
+    contexts = torch.where(stored, slots % block_size, PAD).to(torch.int32)
+    if not _is_traced(cache):
+        # Now, so that a store that is captured finds the trials done.
+        calls = prover.parts(cache, slots.shape[0])
+        if native is not None and not (
+            len(calls) == 1 and prover.native_is_proven(calls[0][1], native[0].shape)
+        ):
+            native = None
+    return TableWrites(name, table, contexts, native)
 
 
 def _is_traced(cache: torch.Tensor) -> bool:

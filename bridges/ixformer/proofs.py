@@ -30,6 +30,12 @@ MAX_TABLE_ENTRIES = 2**22
 _log = logging.getLogger("bridges.ixformer")
 
 
+_ADVICE = (
+    "Send the vendor the output of `functional-paged probe`, and use contiguous tensors of a kind "
+    "that it reports as proven, or backend='torch'"
+)
+
+
 class Signature(NamedTuple):
     """The facts about a call that are read off its tensors: equal calls are stored alike.
 
@@ -94,8 +100,10 @@ class Prover:
     made, for want of memory say, is made at the next call that needs it.
     """
 
-    def __init__(self, functions: Any, device_check: bool):
-        self._functions = functions
+    def __init__(
+        self, functions: Any, device_check: bool, name: str = "ixformer", advice: str = _ADVICE
+    ):
+        self._functions, self._name, self._advice = functions, name, advice
         self._device_check = device_check
         self._findings: dict[tuple[str, TensorKind, str, int], Finding] = {}
         # What they come to, so that a call looks up one thing.
@@ -187,9 +195,9 @@ class Prover:
         strides = call.cache_strides
         if max(math.prod(call.shape), call.shape[0] * (strides or (0,))[0]) > INT32_MAX:
             raise BackendUnsupported(
-                "no ixformer was seen to reach past 2**31 elements (C19), which cache of shape "
-                f"{tuple(call.shape)} and strides {strides or 'of a contiguous one'} needs; use "
-                "smaller caches or backend='torch'"
+                f"no {self._name} was seen to reach past 2**31 elements (C19), which cache of "
+                f"shape {tuple(call.shape)} and strides {strides or 'of a contiguous one'} needs; "
+                "use smaller caches or backend='torch'"
             )
         kind, rows = call.kind, 2**call.row_bits - 1
         name, trial = f"decode of {rows} rows", partial(specs.decode_rows, rows, kind.block_size)
@@ -206,10 +214,9 @@ class Prover:
                 return proof
             found[f"{form}: {finding}"] = finding
         raise BackendUnsupported(
-            f"this ixformer was not seen to store {kind} as the specification asks; trials "
-            f"found: {'; '.join(found)}. Send the vendor the output of `functional-paged "
-            "probe`, and use contiguous tensors of a kind that it reports as proven, or "
-            "backend='torch'. What was not tried is tried again at the next call"
+            f"this {self._name} was not seen to store {kind} as the specification asks; trials "
+            f"found: {'; '.join(found)}. {self._advice}. What was not tried is tried again at the "
+            "next call"
         )
 
     def _find(

@@ -1,0 +1,128 @@
+"""The triton backend: one kernel for every strided tensor, a pair of tensors in one launch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+from typing import TYPE_CHECKING
+
+import torch
+
+from . import _registry
+from ._backend import BITS, BackendUnsupported
+from ._compiler import constant_in_graphs
+from ._operator import register_operator
+from ._overlap import may_meet
+from .ixformer import library
+from .ixformer.backend import TableWrites, lower_by_trials
+from .ixformer.proofs import Prover
+
+if TYPE_CHECKING:
+    from functional_paged import IndexSpec
+
+
+@dataclass(frozen=True)
+class SlotWrites:
+    """The slot of each token, as the kernel reads it on the device.
+
+    Attributes:
+      slots: `PAD` where a token is not stored, no slot twice. int32 or int64[num_tokens]
+    """
+
+    slots: torch.Tensor
+
+    @property
+    def route(self) -> str:
+        """The one there is."""
+        return "triton"
+
+    def write_(self, caches: tuple[torch.Tensor, ...], states: tuple[torch.Tensor, ...]) -> None:
+        """Write through the registered operator, two tensors a launch."""
+        for cache in caches:
+            if cache.dtype.itemsize not in BITS:
+                raise BackendUnsupported(
+                    f"the triton backend moves elements of 1, 2, 4 or 8 bytes, got {cache.dtype}"
+                )
+        pairs = [*zip(caches, states, strict=True)]
+        for (cache, rows), (other_cache, other_rows) in zip(pairs[::2], pairs[1::2], strict=False):
+            _store_pair(cache, rows, self.slots, other_cache, other_rows)
+        if len(pairs) % 2:
+            _store_one(*pairs[-1], self.slots)
+
+
+class TritonBackend:
+    """Stores by a kernel of our own, on CUDA and on what calls itself so.
+
+    On an Iluvatar device, whose triton nobody has seen at work, a kind of call is used only after
+    a trial on the device, as ixformer's are; see `docs/ixformer.md`.
+
+    Attributes:
+      name: the backend's name.
+      prover: what trials have shown of the kernel.
+
+    Raises:
+      ImportError: there is no triton.
+    """
+
+    name = "triton"
+    in_order = False
+
+    def __init__(self):
+        from ._triton_kernel import INTERPRETED
+
+        self._interpreted = INTERPRETED
+        advice = "Use contiguous tensors, or backend='torch'"
+        self.prover = Prover(_DecodeRows(), device_check=True, name=self.name, advice=advice)
+
+    def serves(self, device: torch.device) -> str | None:
+        """CUDA; where triton interprets the kernel, the CPU too."""
+        if device.type == "cuda" or (self._interpreted and device.type == "cpu"):
+            return None
+        return (
+            f"tensors must be on a GPU that torch calls cuda, got {device}; move them, or try it "
+            "on the CPU, slowly, with TRITON_INTERPRET=1 set before triton is imported"
+        )
+
+    def lower(
+        self, index_spec: IndexSpec, slots: torch.Tensor, cache: torch.Tensor, *, checked: bool
+    ) -> SlotWrites | TableWrites:
+        """The slots as they are; on an Iluvatar device, rows of a kind that trials have shown."""
+        del index_spec, checked
+        if _needs_trials(cache.device):
+            return lower_by_trials(_registry.name_of(self), self.prover, slots, cache)
+        return SlotWrites(slots)
+
+
+@constant_in_graphs
+def _needs_trials(device: torch.device) -> bool:
+    return library.why_not(device) is None
+
+
+class _DecodeRows:
+    """The kernel in the words of ixformer's, as far as the safe route of the trials uses them."""
+
+    def paged_store_kv_cache_with_block_table(
+        self, key, value, key_cache, value_cache, block_table, cu_q_lens, contexts, **mode
+    ) -> None:
+        """Store one decode row a token; key and value are one tensor."""
+        assert cu_q_lens is None
+        slots = block_table[:, 0].to(torch.int64) * key_cache.shape[2] + contexts
+        _store(key_cache, key, torch.where(contexts < 0, contexts, slots))
+
+
+def _store(
+    cache: torch.Tensor, states: torch.Tensor, slots: torch.Tensor, *other: torch.Tensor
+) -> None:
+    from ._triton_kernel import launch  # only now: where a program is exported there may be none
+
+    caches, rows = [cache, *other[:1]], [states, *other[1:]]
+    if any(may_meet(*both) for both in product(caches, rows)):
+        rows = [given.clone() for given in rows]  # stored as they were before the store
+    launch(caches, rows, slots)
+
+
+_ONE = "Tensor(a!) cache, Tensor states, Tensor slots"
+_store_one = register_operator(f"triton_store({_ONE}) -> ()", _store)
+_store_pair = register_operator(
+    f"triton_store_pair({_ONE}, Tensor(b!) other_cache, Tensor other_states) -> ()", _store
+)
