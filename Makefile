@@ -1,6 +1,7 @@
 # make check: the conformance check of the shipped backends.
 # make test:  lint, types, docs examples and every test.
-# Both set up .venv the first time and reuse it afterwards.
+# make bench: every way to store against the others on this machine, into docs/performance.md.
+# The first three set up .venv the first time and reuse it afterwards.
 # make mutants: whether the tests notice each small change of the source; takes hours.
 
 PYTHON ?= python3
@@ -9,13 +10,17 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 PINS := --constraint constraints.txt
 
-.PHONY: check test lint format mutants clean
+.PHONY: check test bench lint format mutants clean
 
 check: $(VENV)/.check
 	$(BIN)/functional-paged check --large
 
 test: lint
 	$(BIN)/python -m pytest --numprocesses 2 $(PYTEST_ARGS)
+
+bench: $(VENV)/.check
+	$(BIN)/functional-paged bench --json benchmarks/results.json
+	$(BIN)/python docs/make_performance.py
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

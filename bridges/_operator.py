@@ -16,7 +16,7 @@ def register_operator(schema: str, run: Callable[..., None]) -> Any:
     Where a module is loaded again, the operator of the first time stays. It returns nothing: one
     that returns its mutated argument loses the write under torch.compile. Not
     `torch.library.custom_op`, which costs a call about three times as much on the host (see
-    benchmarks/ixformer_overhead.py).
+    docs/performance.md).
 
     Args:
       schema: `NAME(Tensor(a!) cache, Tensor states, ...) -> ()`.

@@ -23,11 +23,14 @@ from ._static_checks import (
 from ._types import Int32, Integer, Shaped
 
 if TYPE_CHECKING:
+    from . import _bench as bench
     from ._explain import cells
+
+# Loaded when they are first used: `import bridges` must not load what draws.
+_LAZY = {"bench": "._bench", "cells": "._explain.cells"}
 
 
 def __getattr__(name: str) -> ModuleType:
-    # Loaded when it is first used: `import bridges` must not load what draws.
-    if name == "cells":
-        return import_module("._explain.cells", __package__)
+    if name in _LAZY:
+        return import_module(_LAZY[name], __package__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -5,7 +5,7 @@ Imports no framework; a function that needs one loads it.
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import math
 import os
 import re
@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -38,6 +39,17 @@ def loaded_again(module: ModuleType) -> Iterator[None]:
     finally:
         vars(module).clear()
         vars(module).update(before)
+
+
+def module_of(path: Path) -> ModuleType:
+    """A script of the project, loaded as a module."""
+    found = importlib.util.spec_from_file_location(path.stem, path)
+    assert found is not None
+    assert found.loader is not None
+    module = importlib.util.module_from_spec(found)
+    sys.modules[found.name] = module  # dataclasses looks its module up
+    found.loader.exec_module(module)
+    return module
 
 
 def clauses_of(test: str) -> list[str]:

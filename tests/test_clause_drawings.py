@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import doctest
-import importlib.util
 import re
 import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -15,23 +13,13 @@ import pytest
 
 from functional_paged import PAD, BlockTable, ChunkPlan, IndexSpec, SlotMapping
 from functional_paged.internal import CLAUSES
+from tests.helpers import module_of
 
 DOCS = Path(__file__).parents[1] / "docs"
 IMAGE = re.compile(r"^!\[(.+)\]\(img/(\w+)\.svg\)$", re.MULTILINE)
 
 
-def load() -> ModuleType:
-    path = DOCS / "draw_clauses.py"
-    found = importlib.util.spec_from_file_location("draw_clauses", path)
-    assert found is not None
-    assert found.loader is not None
-    module = importlib.util.module_from_spec(found)
-    sys.modules[found.name] = module  # dataclasses looks its module up
-    found.loader.exec_module(module)
-    return module
-
-
-draw_clauses = load()
+draw_clauses = module_of(DOCS / "draw_clauses.py")
 
 
 def sections() -> dict[str, str]:

@@ -10,6 +10,7 @@ import typer
 
 from ..conformance import BackendNotFound
 from ..conformance.run.ledger import LedgerError
+from .bench import bench
 from .check import check
 from .explain import explain
 from .outputs import Refused, refuse
@@ -36,5 +37,5 @@ def _ending(command: Callable[..., int]) -> Callable[..., None]:
     return run
 
 
-for _command in (check, explain, probe):
+for _command in (check, explain, bench, probe):
     app.command()(_ending(_command))

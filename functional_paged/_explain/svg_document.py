@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from xml.etree import ElementTree as ET
 
 from .cells import Look, draw_rect
@@ -60,15 +61,32 @@ MOST_TOLD = 16
 
 def document(explanation: Explanation, drawing: ET.Element, width: float, height: float) -> str:
     """The text of an SVG file around a drawing of this size."""
+    title = f"Where each of {count(explanation.num_tokens, 'token')} goes"
+    parts = [pattern_definitions(explanation.fates), drawing]
+    return frame(title, _description(explanation), parts, width, height)
+
+
+def frame(
+    title: str, description: str, parts: Sequence[ET.Element], width: float, height: float
+) -> str:
+    """The text of an SVG file with these parts on a paper of this size.
+
+    Args:
+      title: what a screen reader tells first.
+      description: what it tells then: all that the drawing says.
+      parts: definitions, before the paper, and the drawing.
+      width: of the paper, pixels.
+      height: of the paper, pixels.
+    """
     width, height = math.ceil(width), math.ceil(height)
     size = {"width": str(width), "height": str(height), "viewBox": f"0 0 {width} {height}"}
     reading = {"role": "img", "aria-labelledby": "fp-title fp-desc"}
     svg = ET.Element("svg", {"xmlns": "http://www.w3.org/2000/svg", **size, **reading})
-    title = f"Where each of {count(explanation.num_tokens, 'token')} goes"
     ET.SubElement(svg, "title", {"id": "fp-title"}).text = title
-    ET.SubElement(svg, "desc", {"id": "fp-desc"}).text = _description(explanation)
+    ET.SubElement(svg, "desc", {"id": "fp-desc"}).text = description
     ET.SubElement(svg, "style").text = STYLE
-    svg.append(pattern_definitions(explanation.fates))
+    *definitions, drawing = parts
+    svg.extend(definitions)
     draw_rect(svg, 0.5, 0.5, width - 1, height - 1, "paper")
     svg.append(drawing)
     ET.indent(svg)

