@@ -32,19 +32,19 @@ def overlaps_itself(shape: Sequence[int], strides: Sequence[int]) -> bool:
     return _meet(tuple(axes))
 
 
-def may_meet(one: torch.Tensor, other: torch.Tensor) -> bool:
-    """Whether the memory from first to last element of two tensors has a byte in common."""
-    start, end = _span(one)
-    other_start, other_end = _span(other)
-    return start < other_end and other_start < end
+def may_meet(some: Sequence[torch.Tensor], others: Sequence[torch.Tensor]) -> bool:
+    """Whether one of some tensors, from its first to its last element, meets one of the others."""
+    spans = [_span(tensor) for tensor in others]
+    return any(a < end and start < b for a, b in map(_span, some) for start, end in spans)
 
 
 def _span(tensor: torch.Tensor) -> tuple[int, int]:
     """Addresses of a tensor's first byte, and of the one past its last."""
-    steps = zip(tensor.shape, tensor.stride(), strict=True)
-    reach = 1 + sum((size - 1) * stride for size, stride in steps) if tensor.numel() else 0
     start = tensor.data_ptr()
-    return start, start + reach * tensor.itemsize
+    if tensor.is_contiguous():
+        return start, start + tensor.nbytes
+    steps = zip(tensor.shape, tensor.stride(), strict=True)
+    return start, start + (1 + sum((n - 1) * stride for n, stride in steps)) * tensor.itemsize
 
 
 @constant_in_graphs

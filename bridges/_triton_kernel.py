@@ -59,13 +59,13 @@ def launch(
       slots: of each token; one outside of the cache is not stored. int32 or int64[num_tokens]
     """
     pairs = [pair for pair in zip(caches, states, strict=True) if pair[0].numel()]  # C18
-    tokens = min([slots.shape[0], *(rows.shape[0] for _, rows in pairs)])
+    tokens = min([len(slots), *(len(rows) for _, rows in pairs)])
     if not pairs or tokens == 0:
         return
     sides = [_side(*pair) for pair in pairs]
-    row = max(rows[0].numel() for _, rows in pairs)
-    tile = min(triton.next_power_of_2(row), MAX_TILE)
-    grid = (tokens, triton.cdiv(row, tile), len(sides))
+    row = max(cache.shape[1] * cache.shape[3] for cache, _ in pairs)
+    tile = min(1 << (row - 1).bit_length(), MAX_TILE)
+    grid = (tokens, -(-row // tile), len(sides))
     # 16 bytes a thread.
     warps = tile * max(cache.itemsize for cache, _ in pairs) // 16 // 32
     options: dict[str, Any] = {"TILE": tile, "num_warps": min(max(warps, 1), 4)}

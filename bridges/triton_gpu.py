@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import product
 from typing import TYPE_CHECKING
 
 import torch
@@ -116,7 +115,7 @@ def _store(
     from ._triton_kernel import launch  # only now: where a program is exported there may be none
 
     caches, rows = [cache, *other[:1]], [states, *other[1:]]
-    if any(may_meet(*both) for both in product(caches, rows)):
+    if may_meet(caches, rows):
         rows = [given.clone() for given in rows]  # stored as they were before the store
     launch(caches, rows, slots)
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import bridges
 from bridges import _overlap
-from bridges._overlap import overlaps_itself
+from bridges._overlap import may_meet, overlaps_itself
 from functional_paged import SlotMapping, SpecError
 
 AXES = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 40)), min_size=1, max_size=4)
@@ -90,3 +90,19 @@ def test_a_wrong_answer_would_be_found(planted, monkeypatch):
             axes = list(zip(sizes, strides, strict=True))
             wrong += told(axes) != by_counting(axes)
     assert wrong
+
+
+VIEWS = st.tuples(
+    st.lists(st.tuples(st.integers(1, 4), st.integers(0, 9)), min_size=1, max_size=3),
+    st.integers(0, 60),
+)
+
+
+@given(st.lists(VIEWS, min_size=2, max_size=4))
+def test_tensors_meet_where_one_ends_past_the_beginning_of_another(views):
+    memory = torch.arange(200, dtype=torch.int16)
+    first, *others = [memory.as_strided(*zip(*axes, strict=True), at) for axes, at in views]
+    low, high = first.min(), first.max()
+    want = any(low <= other.max() and other.min() <= high for other in others)
+    assert may_meet([first], others) == may_meet(others, [first]) == want
+    assert not may_meet([memory.clone()], others)
