@@ -18,7 +18,7 @@ from functional_paged import SlotMapping
 from functional_paged.internal import bench
 
 DIRECT = "a kernel that does nothing"
-TORCH = "import torch"
+NUMPY, TORCH = "import numpy", "import torch"
 FIRST_STORE = """
 import torch, bridges
 from functional_paged import SlotMapping
@@ -85,6 +85,7 @@ def _custom_op() -> Callable[[], object]:
 
 
 def _first_store(folder: str) -> float:
+    """Seconds to the end of a first store with compiled code in a folder."""
     return bench.in_processes(FIRST_STORE, NUMBA_CACHE_DIR=folder)()
 
 
@@ -104,8 +105,11 @@ def _call(name: str, make: Callable[[], Callable[[], object]]) -> bench.Way:
     return bench.Way(name, ("call",), lambda _: bench.timed(make()), DIRECT)
 
 
-def _use(name: str, make: Callable[[], bench.Timer]) -> bench.Way:
-    return bench.Way(name, ("first-use",), lambda _: make(), TORCH)
+def _use(name: str, baseline: str, make: Callable[[], bench.Timer] | None = None) -> bench.Way:
+    """First use: what `make` times, or else the code that the name is."""
+    return bench.Way(
+        name, ("first-use",), lambda _: make() if make else bench.in_processes(name), baseline
+    )
 
 
 ways = [
@@ -113,8 +117,10 @@ ways = [
     _call("ours: store_single_ with a plan", lambda: _planned(Nothing())),
     _call("ours: the same by ixformer's operator", _ixformer),
     _call("torch.library.custom_op", _custom_op),
-    _use(TORCH, lambda: bench.in_processes(TORCH)),
-    _use("import bridges", lambda: bench.in_processes("import bridges")),
-    _use("ours: first store, compiled before", _warm),
-    _use("ours: first store, nothing compiled", lambda: _cold),
+    _use(NUMPY, NUMPY),
+    _use("import functional_paged", NUMPY),
+    _use(TORCH, TORCH),
+    _use("import bridges", TORCH),
+    _use("ours: first store, compiled before", TORCH, _warm),
+    _use("ours: first store, nothing compiled", TORCH, lambda: _cold),
 ]

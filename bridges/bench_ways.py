@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TypeAlias
 
 import torch
@@ -98,13 +98,13 @@ def stores(
 def _ours(backend: str) -> None:
     """Add a backend: a store with a plan, a plan, and a plan with all stores of a step."""
 
-    def prepare(problem: bench.Problem) -> bench.Timer:
+    def prepare(problem: bench.Problem, check: bool = False) -> bench.Timer:
         torch.set_num_threads(problem.threads)
         step = step_of(problem)
         sizes = {"cache": step.pairs[0][0], "num_tokens": problem.num_tokens, "backend": backend}
 
         def plan() -> bridges.StorePlan:
-            return bridges.plan(step.spec, **sizes)
+            return bridges.plan(step.spec, check=check, **sizes)
 
         def store(plan: bridges.StorePlan) -> None:
             for cache, states in step.pairs:
@@ -121,6 +121,8 @@ def _ours(backend: str) -> None:
 
     ways.append(bench.Way(f"ours: {backend}", ("store", "growth", "layers"), prepare, COPY))
     ways.append(bench.Way(f"ours: {backend}", ("plan",), prepare, PLAN))
+    checked = partial(prepare, check=True)
+    ways.append(bench.Way(f"ours: {backend}, check=True", ("plan",), checked, PLAN))
 
 
 @stores(ways, COPY)

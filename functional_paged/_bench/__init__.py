@@ -1,6 +1,6 @@
 """The benchmark: what is measured, the ways to do it, and the ratios between them."""
 
-from .measure import Timer, in_processes, measure, timed
+from .measure import measure
 from .plot import plot
 from .problems import GROUPS, Problem, problems
 from .results import (
@@ -14,26 +14,4 @@ from .results import (
     row,
     tables,
 )
-from .ways import Way, ways_found
-
-__all__ = [
-    "GROUPS",
-    "SCHEMA",
-    "Problem",
-    "Row",
-    "Timer",
-    "Way",
-    "by_problem",
-    "in_processes",
-    "machine",
-    "machine_line",
-    "measure",
-    "not_measured",
-    "plot",
-    "plural",
-    "problems",
-    "row",
-    "tables",
-    "timed",
-    "ways_found",
-]
+from .ways import Timer, Way, in_processes, timed, ways_found

@@ -9,9 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from .. import store_single_donated, to_slots
-from .measure import Timer, timed
-from .problems import Problem
-from .ways import Way
+from .problems import Problem, cores
+from .ways import Timer, Way, timed
 
 NOTHING = "JAX: donated jit of nothing"
 
@@ -20,23 +19,18 @@ def _donated(store: Callable[..., Any], dtype: Any) -> Callable[[Problem], Timer
     """What times `caches = store(caches, states, spec, slots)`, to the end of the work."""
 
     def prepare(problem: Problem) -> Timer | None:
-        if problem.device != "cpu" or (problem.group, problem.threads) == ("store", 1):
+        if problem.device != "cpu" or problem.threads < cores():
             return None  # JAX has no number of threads to set
-        _, kv_heads, _, head_dim = problem.cache_shape
-        cache, states = problem.cache_shape, (problem.num_tokens, kv_heads, head_dim)
-        held, given = (
-            tuple(jnp.ones(shape, dtype) for _ in range(problem.tensors))
-            for shape in (cache, states)
-        )
-        if problem.tensors == 1:
-            (held,), (given,) = held, given
+        shape, num_tokens = problem.cache_shape, problem.num_tokens
+        caches = [jnp.ones(shape, dtype) for _ in range(problem.tensors)]
+        states = [jnp.ones((num_tokens, shape[1], shape[3]), dtype) for _ in caches]
         spec = problem.spec.map(jnp.asarray)
-        slots = to_slots(spec, cache_shape=cache, num_tokens=problem.num_tokens).slots
-        memory = [held]
-        del held
+        slots = to_slots(spec, cache_shape=shape, num_tokens=num_tokens).slots
+        trees: list[Any] = [caches, states] if problem.tensors > 1 else [caches.pop(), states[0]]
+        del caches
 
         def call() -> None:
-            memory[0] = jax.block_until_ready(store(memory[0], given, spec, slots))
+            trees[0] = jax.block_until_ready(store(*trees, spec, slots))
 
         return timed(call)
 
@@ -71,19 +65,16 @@ def _ours(cache: Any, states: Any, spec: Any, _: Any) -> Any:
     return store_single_donated(cache, states, spec)
 
 
+_SCAN = "JAX: scan of dynamic_update_slice, uint16"
 _nothing = _donated(_program(lambda cache, *_: cache), jnp.bfloat16)
+_donating = _donated(_ours, jnp.bfloat16)
 
-# As integers: in a plain jit on the CPU a bfloat16 cache is copied whole.
 ways = [
-    Way("ours: JAX donated", ("store", "growth", "layers"), _donated(_ours, jnp.bfloat16), "copy"),
+    Way("ours: JAX donated", ("store", "growth", "layers"), _donating, "copy"),
+    # As integers: in a plain jit on the CPU a bfloat16 cache is copied whole.
     Way("JAX: scatter of uint16", ("store",), _donated(_program(_scatter), jnp.uint16), "copy"),
-    Way(
-        "JAX: scan of dynamic_update_slice, uint16",
-        ("store",),
-        _donated(_program(_scan), jnp.uint16),
-        "copy",
-    ),
+    Way(_SCAN, ("store",), _donated(_program(_scan), jnp.uint16), "copy"),
     Way(NOTHING, ("store",), _nothing, "copy"),
     Way(NOTHING, ("call",), _nothing, NOTHING),
-    Way("ours: JAX donated", ("call",), _donated(_ours, jnp.bfloat16), NOTHING),
+    Way("ours: JAX donated", ("call",), _donating, NOTHING),
 ]

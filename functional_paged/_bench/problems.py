@@ -47,23 +47,31 @@ class Problem:
     num_tokens: int
     cache_shape: tuple[int, int, int, int]
     rounds: int
-    threads: int
+    threads: int = 1
     tensors: int = 1
     variant: str = ""
     device: str = "cpu"
 
 
+def cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def problems(*, quick: bool = False, device: str = "cpu") -> list[list[Problem]]:
     """All problems, by the rounds that they share; `quick`: smaller ones, a few rounds."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    every = [replace(problem, device=device) for problem in _all(quick, cores or 1)]
     rounds: dict[tuple[str, str, int], list[Problem]] = {}
-    for problem in every:
-        rounds.setdefault((problem.group, problem.name, problem.threads), []).append(problem)
+    for problem in _all(quick):
+        once = quick or device != "cpu" or problem.group in ("call", "first-use")
+        for threads in {cores()} if once else sorted({1, cores()}):
+            same = rounds.setdefault((problem.group, problem.name, threads), [])
+            same.append(replace(problem, device=device, threads=threads))
     return list(rounds.values())
 
 
-def _all(quick: bool, cores: int) -> Iterator[Problem]:
+def _all(quick: bool) -> Iterator[Problem]:
     few, some, many = (1, 2, 3) if quick else (7, 15, 60)
     heads, dim = (2, 64) if quick else (8, 128)
     decodes, prefill = ([4], 64) if quick else ([64, 256], 4096)
@@ -77,13 +85,12 @@ def _all(quick: bool, cores: int) -> Iterator[Problem]:
         spec = STEPS[kind](tokens, block_size, num_blocks)
         name = f"{kind} {tokens}" + (f", S {block_size}" if block_size != 16 else "")
         shape = (num_blocks, heads, block_size, dim)
-        return Problem(group, name, spec, tokens, shape, rounds, cores)
+        return Problem(group, name, spec, tokens, shape, rounds)
 
     steps = [("prefill", prefill, 16), *(("decode", tokens, 16) for tokens in decodes)]
     if not quick:
         steps.insert(1, ("prefill", prefill, 128))
-    for threads in {cores} if quick else sorted({1, cores}):
-        yield from (replace(problem("store", *step), threads=threads) for step in steps)
+    yield from (problem("store", *step) for step in steps)
     for kind, tokens in (("prefill", prefill), ("decode", decodes[0])):
         for mib in (1, 2) if quick else (16, 64, 256, 1024):
             found = problem("growth", kind, tokens, rounds=some, mib=mib)

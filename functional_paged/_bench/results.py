@@ -8,9 +8,12 @@ from __future__ import annotations
 import datetime
 import os
 import platform
+import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -28,27 +31,27 @@ Results: TypeAlias = Mapping[str, Any]
 
 
 def machine() -> dict[str, Any]:
-    """Processor, cores, system, and versions of what is installed."""
-    model = platform.processor()
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as told:
-            named = [line.partition(":")[2] for line in told if line.startswith("model name")]
-        model = named[0].strip() if named else model
-    except OSError:
-        pass
-    versions = {"python": platform.python_version()}
+    """Processor, cores, system, the day, and versions of what is installed."""
+    told = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    model = re.search(r"^model name\s*: (.+)$", told, re.MULTILINE)
+    found = {"python": platform.python_version()}
     for package in PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
+        with suppress(PackageNotFoundError):
+            found[package] = version(package)
     return {
-        "cpu": model,
+        "cpu": model[1] if model else platform.processor(),
         "cores": os.cpu_count(),
         "system": f"{platform.system()} {platform.machine()}",
         "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
-        "versions": versions,
+        "versions": found,
     }
+
+
+def machine_line(results: Results) -> str:
+    """The machine and its versions."""
+    told = results["machine"]
+    versions = ", ".join(f"{name} {version}" for name, version in told["versions"].items())
+    return f"{told['cpu']}, {told['cores']} cores, {told['system']}, {told['date']}: {versions}"
 
 
 @dataclass(frozen=True)
@@ -122,20 +125,14 @@ def tables(results: Results) -> list[tuple[str, str, list[list[str]]]]:
     return made
 
 
-def machine_line(results: Results) -> str:
-    """The machine and its versions."""
-    machine = results["machine"]
-    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
-    cores, system = f"{machine['cores']} cores", machine["system"]
-    return f"{machine['cpu']}, {cores}, {system}, on {machine['date']}: {versions}"
-
-
 def not_measured(results: Results) -> list[str]:
-    """A line for each way and reason, with the problem where it is one."""
-    where: dict[tuple[str, str], list[str]] = {}
+    """A line for each reason, with its ways, and with the problem where it is one."""
+    found: dict[str, list[dict[str, str]]] = {}
     for lost in results["not_measured"]:
-        where.setdefault((lost["way"], lost["reason"]), []).append(lost["problem"])
-    return [
-        f"{way}{f' at {at[0]}' * (len(at) == 1 and at[0] != '')}: {reason}"
-        for (way, reason), at in where.items()
-    ]
+        found.setdefault(lost["reason"], []).append(lost)
+    lines = []
+    for reason, losses in found.items():
+        ways = ", ".join(dict.fromkeys(lost["way"] for lost in losses))
+        at = f" at {losses[0]['problem']}" if len(losses) == 1 and losses[0]["problem"] else ""
+        lines.append(f"{ways}{at}: {reason}")
+    return lines
