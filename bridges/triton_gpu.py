@@ -70,8 +70,7 @@ class TritonBackend:
         from ._triton_kernel import INTERPRETED
 
         self._interpreted = INTERPRETED
-        advice = "Use contiguous tensors, or backend='torch'"
-        self.prover = Prover(_DecodeRows(), device_check=True, name=self.name, advice=advice)
+        self.prover = Prover(_DecodeRows(), device_check=True, name=self.name)
 
     def serves(self, device: torch.device) -> str | None:
         """CUDA; where triton interprets the kernel, the CPU too."""

@@ -30,12 +30,6 @@ MAX_TABLE_ENTRIES = 2**22
 _log = logging.getLogger("bridges.ixformer")
 
 
-_ADVICE = (
-    "Send the vendor the output of `functional-paged probe`, and use contiguous tensors of a kind "
-    "that it reports as proven, or backend='torch'"
-)
-
-
 class Signature(NamedTuple):
     """The facts about a call that are read off its tensors: equal calls are stored alike.
 
@@ -100,10 +94,8 @@ class Prover:
     made, for want of memory say, is made at the next call that needs it.
     """
 
-    def __init__(
-        self, functions: Any, device_check: bool, name: str = "ixformer", advice: str = _ADVICE
-    ):
-        self._functions, self._name, self._advice = functions, name, advice
+    def __init__(self, functions: Any, device_check: bool, name: str = "ixformer"):
+        self._functions, self._name = functions, name
         self._device_check = device_check
         self._findings: dict[tuple[str, TensorKind, str, int], Finding] = {}
         # What they come to, so that a call looks up one thing.
@@ -215,8 +207,9 @@ class Prover:
             found[f"{form}: {finding}"] = finding
         raise BackendUnsupported(
             f"this {self._name} was not seen to store {kind} as the specification asks; trials "
-            f"found: {'; '.join(found)}. {self._advice}. What was not tried is tried again at the "
-            "next call"
+            f"found: {'; '.join(found)}. Use contiguous tensors, a kind that `functional-paged "
+            "probe` reports as proven of ixformer, or backend='torch', and send the vendor what "
+            "the probe says. What was not tried is tried again at the next call"
         )
 
     def _find(
