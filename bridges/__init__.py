@@ -1,7 +1,7 @@
 """The store in place, on torch tensors: plain torch anywhere, vendor kernels where they load."""
 
 # Their operators come with the package: an exported program needs them where it is loaded.
-from . import ixformer, torch_inplace, triton_gpu  # noqa: F401
+from . import ixformer, numba_cpu, torch_inplace, triton_gpu  # noqa: F401
 from ._backend import Backend, BackendUnsupported, Lowered, StorePlan
 from ._plan import plan
 from ._registry import available_backends

@@ -31,6 +31,8 @@ def register_operator(schema: str, run: Callable[..., None]) -> Any:
                 more = {f"argument {i}": x for i, x in enumerate(others) if torch.is_tensor(x)}
                 check_untransformed(cache=cache, states=states, **more)
             run(cache, states, *others)
+            if not cache.is_inference():  # else autograd would not see what a kernel wrote
+                torch.autograd.graph.increment_version(cache)
 
         qualified = f"functional_paged::{name}"
         torch.library.define(qualified, schema.removeprefix(name))

@@ -6,6 +6,7 @@ import logging
 from typing import SupportsIndex
 
 import array_api_compat.torch as xp
+import numpy as np
 import torch
 
 from functional_paged import PAD, IndexSpec, check_spec, internal
@@ -13,6 +14,8 @@ from functional_paged.internal import Shaped, slots_in
 
 from . import _registry as registry
 from ._backend import Backend, BackendUnsupported, Lowered, StorePlan
+from ._compiler import is_traced
+from ._host import slots_on_host
 from ._transforms import check_untransformed
 
 _log = logging.getLogger("bridges")
@@ -77,7 +80,10 @@ def checked_plan(
     if check:
         check_spec(index_spec, cache_shape=cache_shape, num_tokens=num_tokens)
     choices = registry.choices(backend, cache.device)
-    slots = slots_in(xp, index_spec, cache_shape, num_tokens)
+    if cache.device.type == "cpu" and not is_traced(cache, *index_spec.arrays().values()):
+        slots = slots_on_host(index_spec, cache_shape, num_tokens)
+    else:
+        slots = slots_in(xp, index_spec, cache_shape, num_tokens)
     name, lowered = _lowered(choices, index_spec, slots, cache, check)
     return StorePlan(name, num_blocks, block_size, num_tokens, cache.device, lowered)
 
@@ -108,6 +114,10 @@ def _lower(
 
 def _one_token_a_slot(slots: torch.Tensor) -> torch.Tensor:
     """Keep the last token of each slot (C15), since racing writers may tear a row."""
+    if slots.device.type == "cpu" and not is_traced(slots):
+        in_order = np.sort(slots.numpy())
+        if not ((in_order[1:] == in_order[:-1]) & (in_order[1:] >= 0)).any():
+            return slots
     by_slot, order = torch.sort(slots, stable=True)
     # Rolled, not sliced: of two tokens a slice has one, a size that torch.export keeps apart.
     is_last = by_slot != by_slot.roll(-1)

@@ -22,6 +22,7 @@ def _made_by(module: str, name: str) -> Callable[[], Backend]:
 # Best first. By the names of modules, which may themselves look up a backend here.
 _LOADERS: dict[str, Callable[[], Backend]] = {
     "ixformer": _made_by(".ixformer", "IxformerBackend"),
+    "numba": _made_by(".numba_cpu", "NumbaBackend"),
     "triton": _made_by(".triton_gpu", "TritonBackend"),
     "torch": _made_by(".torch_inplace", "TorchBackend"),
 }

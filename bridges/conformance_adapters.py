@@ -94,6 +94,7 @@ def _owner(array: np.ndarray) -> np.ndarray:
 
 
 torch_backend = partial(BridgeAdapter, "torch")
+numba_backend = partial(BridgeAdapter, "numba")
 ixformer_backend = partial(BridgeAdapter, "ixformer", "cuda")
 
 

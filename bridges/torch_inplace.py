@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 
 from ._backend import BITS, BackendUnsupported
+from ._compiler import is_traced
 from ._operator import register_operator
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ class RowWrites:
     repeats the write of one that is. On the CPU only stored tokens are left.
 
     Attributes:
-      rows: row of states to write. int64[num_writes]
+      rows: row of states to write; `None` where write i is of row i. int64[num_writes]
       blocks: block to write to. int64[num_writes]
       offsets: position in the block. int64[num_writes]
       any_stored: whether any token is stored; if none is, each write repeats what is there.
@@ -30,24 +31,22 @@ class RowWrites:
     """
 
     route: ClassVar[str] = "index_put"
-    rows: torch.Tensor
+    rows: torch.Tensor | None
     blocks: torch.Tensor
     offsets: torch.Tensor
     any_stored: torch.Tensor | None
 
     def write_(self, caches: tuple[torch.Tensor, ...], states: tuple[torch.Tensor, ...]) -> None:
         """Write the rows through the registered operator."""
-        for cache in caches:
-            if cache.dtype.itemsize not in BITS:
-                raise BackendUnsupported(
-                    f"the torch backend moves elements of 1, 2, 4 or 8 bytes, got {cache.dtype}"
-                )
-        for cache, rows in zip(caches, states, strict=True):
+        pairs = list(zip(caches, states, strict=True))
+        for cache, rows in pairs:
+            _word_of(cache, rows)  # a refusal comes before any write
+        for cache, rows in pairs:
             _store_op(cache, rows, self.rows, self.blocks, self.offsets, self.any_stored)
 
 
 class TorchBackend:
-    """Plain torch: what runs where there is no vendor kernel, and what those are compared with."""
+    """Plain torch: what runs where there is no kernel, and what those are compared with."""
 
     name = "torch"
     in_order = False
@@ -64,18 +63,16 @@ class TorchBackend:
         if cache.shape[0] == 0:
             slots = slots[:0]  # C18
         stored = slots >= 0
-        # On the CPU there is nothing to wait for, and half the work of a masked write. What is
-        # traced, or of a class of its own, may have no values.
-        at_hand = type(slots) is torch.Tensor and slots.device.type == "cpu"
-        if slots.shape[0] == 0:
-            rows, any_stored = torch.arange(0, device=slots.device), None
-        elif at_hand and not torch.compiler.is_compiling():
-            rows, any_stored = torch.nonzero(stored)[:, 0], None
-        else:
+        rows, any_stored = None, None
+        # On the CPU there is nothing to wait for, and half the work of a masked write.
+        if slots.device.type == "cpu" and not is_traced(slots):
+            if not stored.all():
+                rows = torch.nonzero(stored)[:, 0]
+        elif slots.shape[0] > 0:
             token = torch.arange(slots.shape[0], device=slots.device)
             some_token = torch.argmax(stored.to(torch.int8)).reshape(1)
             rows, any_stored = torch.where(stored, token, some_token), stored.any()
-        slots = slots[rows].to(torch.int64).clamp(min=0)
+        slots = (slots if rows is None else slots[rows]).to(torch.int64).clamp(min=0)
         block_size = cache.shape[2]
         return RowWrites(rows, slots // block_size, slots % block_size, any_stored)
 
@@ -83,22 +80,41 @@ class TorchBackend:
 def _write_rows(
     cache: torch.Tensor,
     states: torch.Tensor,
-    rows: torch.Tensor,
+    rows: torch.Tensor | None,
     blocks: torch.Tensor,
     offsets: torch.Tensor,
     any_stored: torch.Tensor | None,
 ) -> None:
     # As integers: some dtypes have no index_put_, and floats may lose NaN payloads (C16).
-    bits = BITS[cache.dtype.itemsize]
-    by_slot = cache.view(bits).permute(0, 2, 1, 3)
-    written = states.view(bits).index_select(0, rows)
+    word = _word_of(cache, states)
+    by_slot, states = cache.view(word).permute(0, 2, 1, 3), states.view(word)
+    written = states[: len(blocks)] if rows is None else states.index_select(0, rows)
     if any_stored is not None:
         written = torch.where(any_stored, written, by_slot[blocks[:1], offsets[:1]])
     by_slot.index_put_((blocks, offsets), written)
 
 
+def _word_of(cache: torch.Tensor, states: torch.Tensor) -> torch.dtype:
+    """The widest integer that rows can be written as: 8 bytes where they are dense and aligned."""
+    size = cache.dtype.itemsize
+    if all(_is_of_words(tensor, size) for tensor in (cache, states)):
+        return torch.int64
+    if size not in BITS:
+        raise BackendUnsupported(
+            "the torch backend moves elements of 1, 2, 4 or 8 bytes, and of 16 where the last "
+            f"axis is dense, got {cache.dtype}"
+        )
+    return BITS[size]
+
+
+def _is_of_words(tensor: torch.Tensor, size: int) -> bool:
+    *strides, last = tensor.stride()
+    bounds = (tensor.storage_offset(), tensor.shape[-1], *strides)
+    return last == 1 and all(bound * size % 8 == 0 for bound in bounds)
+
+
 _store_op = register_operator(
-    "write_rows(Tensor(a!) cache, Tensor states, Tensor rows, Tensor blocks, Tensor offsets, "
+    "write_rows(Tensor(a!) cache, Tensor states, Tensor? rows, Tensor blocks, Tensor offsets, "
     "Tensor? any_stored) -> ()",
     _write_rows,
 )

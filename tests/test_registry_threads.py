@@ -72,7 +72,9 @@ def test_a_plan_of_one_thread_is_stored_by_name_in_another(fresh):
     switch = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     try:
-        plans = at_once(lambda: bridges.plan(SPEC, cache=torch.zeros(4, 1, 2, 3), num_tokens=2))
+        plans = at_once(
+            lambda: bridges.plan(SPEC, cache=torch.zeros(4, 1, 2, 3), num_tokens=2, backend="torch")
+        )
     finally:
         sys.setswitchinterval(switch)
     for plan in plans:

@@ -94,9 +94,9 @@ def test_an_allocation_without_a_device_would_fail(monkeypatch):
 
     monkeypatch.setattr(_plan, "_one_token_a_slot", planted)
     cache, spec = torch.zeros(4, 1, 2, 3), SlotMapping(torch.tensor([3, -1]))
-    bridges.plan(spec, cache=cache, num_tokens=2)
+    bridges.plan(spec, cache=cache, num_tokens=2, backend="torch")
     with default_device("meta"), pytest.raises(RuntimeError, match="meta"):
-        bridges.plan(spec, cache=cache, num_tokens=2)
+        bridges.plan(spec, cache=cache, num_tokens=2, backend="torch")
 
 
 def test_the_chunk_planner_under_all_of_them_at_once():

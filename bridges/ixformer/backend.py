@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from functional_paged import PAD, BlockTable
 from functional_paged.internal import INT32_MAX, Integer, Shaped
 
 from .. import _registry
+from .._compiler import is_traced
 from . import library, op
 from .proofs import Prover
 
@@ -115,7 +115,7 @@ class IxformerBackend:
     ) -> TableWrites:
         """Lower to one decode row a token and, where it is proven, to the native prefill too."""
         name = _registry.name_of(self)
-        if _is_traced(cache):
+        if is_traced(cache):
             return lower_by_trials(name, self.prover, slots, cache)
         native = _native(index_spec, slots.shape[0], cache) if checked else None
         lowered = lower_by_trials(name, self.prover, slots, cache, native)
@@ -142,7 +142,7 @@ def lower_by_trials(
     stored, block_size = slots >= 0, cache.shape[2]
     table = torch.where(stored, slots // block_size, PAD).to(torch.int32)[:, None]
     contexts = torch.where(stored, slots % block_size, PAD).to(torch.int32)
-    if not _is_traced(cache):
+    if not is_traced(cache):
         # Now, so that a store that is captured finds the trials done.
         calls = prover.parts(cache, slots.shape[0])
         if native is not None and not (
@@ -150,15 +150,6 @@ def lower_by_trials(
         ):
             native = None
     return TableWrites(name, table, contexts, native)
-
-
-def _is_traced(cache: torch.Tensor) -> bool:
-    """Whether trials must wait until what is traced now runs: they need values, and no record."""
-    return (
-        torch.compiler.is_compiling()
-        or cache.is_meta
-        or _get_current_dispatch_mode() is not None  # as under FakeTensorMode and make_fx
-    )
 
 
 def _native(
