@@ -6,7 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch.autograd.graph import increment_version
 
+from ._overlap import may_meet
 from ._transforms import at_work, check_untransformed
 
 
@@ -19,23 +21,34 @@ def register_operator(schema: str, run: Callable[..., None]) -> Any:
     docs/performance.md).
 
     Args:
-      schema: `NAME(Tensor(a!) cache, Tensor states, ...) -> ()`.
+      schema: `NAME(Tensor(a!) cache, Tensor states, ...) -> ()`; each cache has its states next.
       run: what it does. Not called for tensors that carry tangents (C22), which compiled code
         would drop.
     """
     name = schema.partition("(")[0]
-    if not hasattr(torch.ops.functional_paged, name):
-
-        def checked(cache: torch.Tensor, states: torch.Tensor, *others: Any) -> None:
-            if at_work():
-                more = {f"argument {i}": x for i, x in enumerate(others) if torch.is_tensor(x)}
-                check_untransformed(cache=cache, states=states, **more)
-            run(cache, states, *others)
-            if not cache.is_inference():  # else autograd would not see what a kernel wrote
-                torch.autograd.graph.increment_version(cache)
-
-        qualified = f"functional_paged::{name}"
+    qualified = f"functional_paged::{name}"
+    is_known = hasattr(torch.ops.functional_paged, name)
+    if not is_known:
         torch.library.define(qualified, schema.removeprefix(name))
-        torch.library.impl(qualified, "default", checked)
-        torch.library.register_fake(qualified, lambda *_: None)
-    return getattr(torch.ops.functional_paged, name).default
+    operator = getattr(torch.ops.functional_paged, name).default
+    if is_known:
+        return operator
+    arguments = operator._schema.arguments
+    names = [argument.name for argument in arguments]
+    aliases = [argument.alias_info for argument in arguments]
+    written = [i for i, alias in enumerate(aliases) if alias is not None and alias.is_write]
+
+    def checked(*given: Any) -> None:
+        if at_work():
+            tensors = {n: x for n, x in zip(names, given, strict=True) if torch.is_tensor(x)}
+            check_untransformed(**tensors)
+        caches, states = [given[i] for i in written], [given[i + 1] for i in written]
+        if may_meet(caches, states):  # which are stored as they are before the store
+            given = tuple(x.clone() if i - 1 in written else x for i, x in enumerate(given))
+        run(*given)
+        # Or autograd would not notice what a kernel wrote. It does not look at inference tensors.
+        increment_version([cache for cache in caches if not cache.is_inference()])
+
+    torch.library.impl(qualified, "default", checked)
+    torch.library.register_fake(qualified, lambda *_: None)
+    return operator

@@ -38,10 +38,12 @@ class RowWrites:
 
     def write_(self, caches: tuple[torch.Tensor, ...], states: tuple[torch.Tensor, ...]) -> None:
         """Write the rows through the registered operator."""
-        pairs = list(zip(caches, states, strict=True))
-        for cache, rows in pairs:
-            _word_of(cache, rows)  # a refusal comes before any write
-        for cache, rows in pairs:
+        for cache in caches:
+            if cache.dtype.itemsize not in BITS:
+                raise BackendUnsupported(
+                    f"the torch backend moves elements of 1, 2, 4 or 8 bytes, got {cache.dtype}"
+                )
+        for cache, rows in zip(caches, states, strict=True):
             _store_op(cache, rows, self.rows, self.blocks, self.offsets, self.any_stored)
 
 
@@ -97,14 +99,8 @@ def _write_rows(
 def _word_of(cache: torch.Tensor, states: torch.Tensor) -> torch.dtype:
     """The widest integer that rows can be written as: 8 bytes where they are dense and aligned."""
     size = cache.dtype.itemsize
-    if all(_is_of_words(tensor, size) for tensor in (cache, states)):
-        return torch.int64
-    if size not in BITS:
-        raise BackendUnsupported(
-            "the torch backend moves elements of 1, 2, 4 or 8 bytes, and of 16 where the last "
-            f"axis is dense, got {cache.dtype}"
-        )
-    return BITS[size]
+    in_words = all(_is_of_words(tensor, size) for tensor in (cache, states))
+    return torch.int64 if in_words else BITS[size]
 
 
 def _is_of_words(tensor: torch.Tensor, size: int) -> bool:

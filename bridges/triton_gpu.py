@@ -11,7 +11,6 @@ from . import _registry
 from ._backend import BITS, BackendUnsupported
 from ._compiler import constant_in_graphs
 from ._operator import register_operator
-from ._overlap import may_meet
 from .ixformer import library
 from .ixformer.backend import TableWrites, lower_by_trials
 from .ixformer.proofs import Prover
@@ -113,10 +112,7 @@ def _store(
 ) -> None:
     from ._triton_kernel import launch  # only now: where a program is exported there may be none
 
-    caches, rows = [cache, *other[:1]], [states, *other[1:]]
-    if may_meet(caches, rows):
-        rows = [given.clone() for given in rows]  # stored as they were before the store
-    launch(caches, rows, slots)
+    launch([cache, *other[:1]], [states, *other[1:]], slots)
 
 
 _ONE = "Tensor(a!) cache, Tensor states, Tensor slots"
