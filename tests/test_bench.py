@@ -151,12 +151,15 @@ def test_what_cannot_be_measured_is_named_and_the_rest_goes_on(
     }
 
 
-def test_a_baseline_that_fails_takes_nothing_else_along(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_baseline_that_fails_takes_nothing_else_along(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     ways = [way("base", raises), way("other", lambda _: lambda: 1e-6)]
     monkeypatch.setattr(finding, "entry_points", lambda group: [Point("a", ways)])
-    done = command_line("bench", "--quick", "--only", "call")
+    done = command_line("bench", "--quick", "--only", "call", "--plots", tmp_path)
     assert done.exit_code == 0
     assert "not measured: base" in done.stdout
+    ET.fromstring((tmp_path / "call.svg").read_text())
 
 
 def test_each_round_has_every_way_once_in_an_order_of_its_own() -> None:
@@ -205,6 +208,7 @@ def test_code_in_a_process_that_fails_is_an_error_in_words() -> None:
         (["--device", "abacus"], "--device abacus: "),
         (["--json", "absent/results.json"], "--json absent/results.json: No such file"),
         (["--plots", "taken"], "--plots taken: File exists"),
+        (["--plots", "full"], "--plots store full/store.svg: Is a directory"),
     ],
 )
 def test_what_cannot_be_done_is_refused_before_anything_is_measured(
@@ -213,11 +217,13 @@ def test_what_cannot_be_done_is_refused_before_anything_is_measured(
     monkeypatch.setattr(bench, "ways_found", raises)
     monkeypatch.chdir(tmp_path)
     Path("taken").touch()
+    Path("full/store.svg").mkdir(parents=True)
+    before = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")}
     done = command_line("bench", "--quick", *words)
     assert (done.exit_code, done.stdout) == (2, "")
     assert done.stderr.startswith(told)
     assert done.stderr.count("\n") == 1
-    assert [path.name for path in tmp_path.iterdir()] == ["taken"]
+    assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")} == before
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ MARGIN, LINE, AXIS = 16, 16, 360
 
 
 def plot(results: Results, group: str) -> str:
-    """The text of an SVG file; `results` must have something of the group.
+    """The text of an SVG file.
 
     Each problem is a panel, its ways in order of their ratios on a logarithmic axis. Ours are blue.
     """
@@ -26,9 +26,9 @@ def plot(results: Results, group: str) -> str:
             panels.setdefault(name, []).extend(labels)
     every = [entry for panel in panels.values() for entry in panel]
     # The axis holds the medians; a spread past it is cut.
-    least = min(0.5, *(row.median / 2 for row, _ in every))
-    most = max(2, *(row.median * 2 for row, _ in every))
-    left = MARGIN + max(width_of(label) for _, label in every) + 8
+    least = min([0.5, *(row.median / 2 for row, _ in every)])
+    most = max([2, *(row.median * 2 for row, _ in every)])
+    left = MARGIN + max((width_of(label) for _, label in every), default=0) + 8
 
     def x_of(ratio: float) -> float:
         share = math.log(ratio / least) / math.log(most / least)
@@ -53,7 +53,7 @@ def plot(results: Results, group: str) -> str:
             draw_text(root, left + AXIS + 8, y + 12, str(row), "faint")
             told.append(f"{name}, {label}: {row} times the {row.baseline}.")
             y += LINE
-    edge = left + AXIS + 8 + max(width_of(str(row)) for row, _ in every)
+    edge = left + AXIS + 8 + max((width_of(str(row)) for row, _ in every), default=0)
     return frame(title, " ".join(told), [root], edge + MARGIN, y + MARGIN)
 
 

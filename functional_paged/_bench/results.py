@@ -51,7 +51,8 @@ def machine_line(results: Results) -> str:
     """The machine and its versions."""
     told = results["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in told["versions"].items())
-    return f"{told['cpu']}, {told['cores']} cores, {told['system']}, {told['date']}: {versions}"
+    system = f"{told['cpu']}, {told['cores']} cores, {told['system']}"
+    return f"{system}; tensors on {results['device']}; {told['date']}; {versions}"
 
 
 @dataclass(frozen=True)

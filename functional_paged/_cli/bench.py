@@ -39,7 +39,7 @@ def bench(
     """
     if only is not None and only not in _bench.GROUPS:
         raise Refused(f"--only must be one of {', '.join(_bench.GROUPS)}, got {only!r}")
-    _check_device(device)
+    device_name = _named(device)
     chosen = [only] if only else list(_bench.GROUPS)
     files: dict[str, Path | None] = {"--json": json_file}
     if plots is not None:
@@ -47,24 +47,25 @@ def bench(
             plots.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise Refused(f"--plots {plots}: {error.strerror}") from None
-        files |= {group: plots / f"{group}.svg" for group in chosen}
+        files |= {f"--plots {group}": plots / f"{group}.svg" for group in chosen}
     with opened(files) as outputs:
-        results = _measured(chosen, quick, device)
-        measured = {series["group"] for series in results["series"]}
+        told = {"schema": _bench.SCHEMA, "device": device_name, "quick": quick}
+        results = {**told, "machine": _bench.machine(), **_measured(chosen, quick, device)}
         for output in outputs:
             if output.option == "--json":
                 text = json.dumps(results).replace('{"group"', '\n{"group"') + "\n"  # a line each
-                output.write(lambda text=text: text)
-            elif output.option in measured:
-                output.write(lambda group=output.option: _bench.plot(results, group))
+            else:
+                text = _bench.plot(results, output.option.split()[1])
+            output.write(lambda text=text: text)
     return shown(0, lambda console: _show(console, results), outputs)
 
 
-def _check_device(device: str) -> None:
+def _named(device: str) -> str:
+    """A device that torch has, with the name of its kind."""
     if device == "cpu":
-        return
+        return device
     try:
-        importlib.import_module("torch").empty(0, device=device)
+        return f"{device}, {importlib.import_module('torch').cuda.get_device_name(device)}"
     except Exception as error:  # torch raises several kinds
         reason = str(error).splitlines()[0]
         raise Refused(f"--device {device}: {reason}") from None
@@ -86,8 +87,7 @@ def _measured(groups: list[str], quick: bool, device: str) -> dict[str, Any]:
             found, failed = _bench.measure(problems, ways, lambda: progress.advance(task))
             series += found
             missing += failed
-    told = {"schema": _bench.SCHEMA, "machine": _bench.machine(), "device": device, "quick": quick}
-    return {**told, "series": series, "not_measured": missing}
+    return {"series": series, "not_measured": missing}
 
 
 def _show(console: Console, results: dict[str, Any]) -> None:
