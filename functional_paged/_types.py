@@ -1,11 +1,12 @@
 """Shapes in annotations, for arrays of any framework.
 
-jaxtyping checks them under pytest. It is no dependency: where it is missing, an annotation such as
-`Int32[Array, " batch"]` is `Any`.
+jaxtyping checks them under pytest. It is no dependency, and takes as long to import as NumPy: where
+nothing has loaded it, an annotation such as `Int32[Array, " batch"]` is `Any`.
 """
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 Array: TypeAlias = Any
@@ -22,9 +23,9 @@ else:
             return Any
 
     Size: TypeAlias = Any  # a Python integer, or one that a JAX export or a torch graph solves for
-    try:
+    if "jaxtyping" in sys.modules:
         from jaxtyping import Bool, Int32, Integer, Shaped
-    except ImportError:
+    else:
         Bool = Int32 = Integer = Shaped = _Unchecked
     PyTree = _Unchecked  # jaxtyping's loads JAX
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, SupportsIndex
 
-import array_api_compat.numpy as xp
 import numpy as np
 
-from ._arrays import to_numpy
+from ._arrays import namespace_of, to_numpy
 from ._errors import SpecError
 from ._sizes import CacheShape
 from ._slots import destinations, slots_in
@@ -42,6 +41,7 @@ def check_spec(
     """
     cache_shape, num_tokens = check_lowering(index_spec, cache_shape, num_tokens)
     host = index_spec.map(to_numpy)
+    xp = namespace_of(**host.arrays())  # not imported above: it loads all of NumPy
     check_form, past_the_cache = _BY_FORM[type(host)]
     check_form(host, cache_shape[2], num_tokens)
     num_blocks, _, block_size, _ = cache_shape

@@ -38,6 +38,11 @@ def test_functional_paged_loads_no_framework():
     assert loaded_by("import functional_paged") == set()
 
 
+def test_functional_paged_loads_nothing_that_takes_as_long_as_numpy():
+    assert loaded_by("import functional_paged", ("jaxtyping", "numpy.f2py")) == set()
+    assert loaded_by("import functional_paged, numpy.f2py", ("numpy.f2py",)) == {"numpy.f2py"}
+
+
 def test_functional_paged_loads_no_framework_in_use():
     assert loaded_by(USE_NUMPY) == set()
 
