@@ -37,17 +37,19 @@ def register_operator(schema: str, run: Callable[..., None]) -> Any:
     names = [argument.name for argument in arguments]
     aliases = [argument.alias_info for argument in arguments]
     written = [i for i, alias in enumerate(aliases) if alias is not None and alias.is_write]
+    pairs = [(cache, states + 1) for cache in written for states in written]
 
     def checked(*given: Any) -> None:
         if at_work():
             tensors = {n: x for n, x in zip(names, given, strict=True) if torch.is_tensor(x)}
             check_untransformed(**tensors)
-        caches, states = [given[i] for i in written], [given[i + 1] for i in written]
-        if may_meet(caches, states):  # which are stored as they are before the store
-            given = tuple(x.clone() if i - 1 in written else x for i, x in enumerate(given))
+        for i, j in pairs:
+            if may_meet(given[i], given[j]):  # states are stored as they are before the store
+                given = (*given[:j], given[j].clone(), *given[j + 1 :])
         run(*given)
-        # Or autograd would not notice what a kernel wrote. It does not look at inference tensors.
-        increment_version([cache for cache in caches if not cache.is_inference()])
+        for i in written:
+            if not given[i].is_inference():  # at which autograd does not look
+                increment_version(given[i])  # or it would not notice what a kernel wrote
 
     torch.library.impl(qualified, "default", checked)
     torch.library.register_fake(qualified, lambda *_: None)

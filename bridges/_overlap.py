@@ -32,19 +32,18 @@ def overlaps_itself(shape: Sequence[int], strides: Sequence[int]) -> bool:
     return _meet(tuple(axes))
 
 
-def may_meet(some: Sequence[torch.Tensor], others: Sequence[torch.Tensor]) -> bool:
-    """Whether one of some tensors, from its first to its last element, meets one of the others."""
-    spans = [_span(tensor) for tensor in others]
-    return any(a < end and start < b for a, b in map(_span, some) for start, end in spans)
+def may_meet(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether the memory from first to last element of two tensors has a byte in common."""
+    distance = other.data_ptr() - one.data_ptr()
+    return distance < _reach(one) if distance >= 0 else -distance < _reach(other)
 
 
-def _span(tensor: torch.Tensor) -> tuple[int, int]:
-    """Addresses of a tensor's first byte, and of the one past its last."""
-    start = tensor.data_ptr()
+def _reach(tensor: torch.Tensor) -> int:
+    """Bytes from a tensor's first element to the end of its last."""
     if tensor.is_contiguous():
-        return start, start + tensor.nbytes
+        return tensor.nbytes
     steps = zip(tensor.shape, tensor.stride(), strict=True)
-    return start, start + (1 + sum((n - 1) * stride for n, stride in steps)) * tensor.itemsize
+    return (1 + sum((size - 1) * stride for size, stride in steps)) * tensor.itemsize
 
 
 @constant_in_graphs

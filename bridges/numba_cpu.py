@@ -6,7 +6,8 @@ import ctypes
 import functools
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -67,7 +68,7 @@ def _compiled_for(slot_dtype: torch.dtype) -> Callable[..., None]:
 
     num_pointers, num_sizes = 3, 15
     byte = types.CPointer(types.uint8)
-    slot = types.CPointer(types.int64 if slot_dtype == torch.int64 else types.int32)
+    slot = types.CPointer({torch.int32: types.int32, torch.int64: types.int64}[slot_dtype])
     signature = types.void(byte, byte, slot, *[types.int64] * num_sizes)
     code = compiled(cfunc, signature, _copy_rows)
     kinds = [ctypes.c_void_p] * num_pointers + [ctypes.c_int64] * num_sizes
@@ -132,9 +133,9 @@ def _store(cache: torch.Tensor, states: torch.Tensor, slots: torch.Tensor) -> No
     sizes = (num_tokens, *cache.shape, *cache.stride(), *states.stride(), size)
     total_bytes = num_tokens * kv_heads * head_dim * size
     parts = min(torch.get_num_threads(), total_bytes // BYTES_A_THREAD)
-    function = _compiled_for(slots.dtype)
+    slots, function = slots.contiguous(), _compiled_for(slots.dtype)
 
-    def copy(part: int, parts: int) -> None:  # keeps the tensors as long as it runs
+    def copy(part: int, parts: int) -> None:  # holds the tensors as long as it runs
         pointers = (cache.data_ptr(), states.data_ptr(), slots.data_ptr())
         function(*pointers, *sizes, part, parts)
 
@@ -142,22 +143,26 @@ def _store(cache: torch.Tensor, states: torch.Tensor, slots: torch.Tensor) -> No
 
 
 def _in_parts(copy: Callable[[int, int], None], parts: int) -> None:
-    """Call `copy(part, parts)` for each part, the first here and the others in other threads.
+    """Call `copy(part, parts)` for each part, in this thread and in others.
 
-    A part that no other thread has begun when this one is done is taken back, so that a thread
-    that waits for a core, or is none after a fork, holds up nothing.
+    Each takes parts until none is left, and this one waits for those alone that have begun: a
+    thread that gets no core, or is none after a fork, holds up nothing.
     """
-    try:
-        shared = [(part, _threads().submit(copy, part, parts)) for part in range(1, parts)]
-    except RuntimeError:  # the interpreter is ending, or there is no thread to be had
-        return copy(0, 1)
-    copy(0, parts)
-    for part, future in reversed(shared):
-        if future.cancel():
-            copy(part, parts)
-        else:
-            future.result()
-    return None
+    left = list(range(parts))
+
+    def take() -> None:
+        with suppress(IndexError):
+            while True:
+                copy(left.pop(), parts)
+
+    others: list[Future[None]] = []
+    with suppress(RuntimeError):  # the interpreter is ending, or there is no thread to be had
+        while len(others) < parts - 1:
+            others.append(_threads().submit(take))
+    take()
+    for other in others:
+        if not other.cancel():
+            other.result()
 
 
 @functools.cache
