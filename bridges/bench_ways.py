@@ -127,8 +127,8 @@ def _ours(backend: str) -> None:
 
 @stores(ways, COPY)
 def _copy(step: Step) -> Store:
-    out = torch.empty_like(step.pairs[0][1])
-    return lambda _, states: out.copy_(states)
+    out = {id(states): states.clone() for _, states in step.pairs}
+    return lambda _, states: out[id(states)].copy_(states)
 
 
 @stores(ways, LAYOUT)
@@ -139,8 +139,12 @@ def _layout(step: Step) -> Store | None:
     if step.spec.cu_q_lens is None or num_tokens % block_size:
         return None
     blocks = (num_tokens // block_size, block_size, kv_heads, head_dim)
-    out = states.view(blocks).transpose(1, 2).contiguous()
-    return lambda _, states: out.copy_(states.view(blocks).transpose(1, 2))
+
+    def by_block(states: torch.Tensor) -> torch.Tensor:
+        return states.view(blocks).transpose(1, 2)
+
+    out = {id(states): by_block(states).contiguous() for _, states in step.pairs}
+    return lambda _, states: out[id(states)].copy_(by_block(states))
 
 
 for _name in bridges.available_backends():

@@ -58,7 +58,7 @@ def ways_found() -> tuple[list[Way], list[dict[str, str]]]:
 
 def in_a_line(error: Exception) -> str:
     """What an error says, cut."""
-    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
 
 
 def timed(call: Callable[[], object], per: int = 1) -> Timer:
