@@ -13,7 +13,7 @@ from functional_paged import PAD, IndexSpec, check_spec, internal
 from functional_paged.internal import Shaped, slots_in
 
 from . import _registry as registry
-from ._backend import Backend, BackendUnsupported, Lowered, StorePlan
+from ._backend import Backend, BackendUnsupported, StorePlan
 from ._compiler import is_traced
 from ._host import slots_on_host
 from ._transforms import check_untransformed
@@ -84,32 +84,17 @@ def checked_plan(
         slots = slots_on_host(index_spec, cache_shape, num_tokens)
     else:
         slots = slots_in(xp, index_spec, cache_shape, num_tokens)
-    name, lowered = _lowered(choices, index_spec, slots, cache, check)
-    return StorePlan(name, num_blocks, block_size, num_tokens, cache.device, lowered)
-
-
-def _lowered(
-    choices: list[tuple[str, Backend]],
-    index_spec: IndexSpec,
-    slots: torch.Tensor,
-    cache: torch.Tensor,
-    checked: bool,
-) -> tuple[str, Lowered]:
-    """The writes of the first backend that does not refuse the spec, and its name."""
-    for name, backend in choices[:-1]:
+    for name, chosen in choices:
+        given = slots if chosen.in_order else _one_token_a_slot(slots)
         try:
-            return name, _lower(backend, index_spec, slots, cache, checked)
+            lowered = chosen.lower(index_spec, given, cache, checked=check)
         except BackendUnsupported as refusal:
+            if name == choices[-1][0]:
+                raise
             _log.info("backend %r refuses, the next one is tried: %s", name, refusal)
-    name, backend = choices[-1]
-    return name, _lower(backend, index_spec, slots, cache, checked)
-
-
-def _lower(
-    backend: Backend, index_spec: IndexSpec, slots: torch.Tensor, cache: torch.Tensor, checked: bool
-) -> Lowered:
-    slots = slots if backend.in_order else _one_token_a_slot(slots)
-    return backend.lower(index_spec, slots, cache, checked=checked)
+        else:
+            return StorePlan(name, num_blocks, block_size, num_tokens, cache.device, lowered)
+    raise AssertionError("there is a choice, and the last one is taken or refuses")
 
 
 def _one_token_a_slot(slots: torch.Tensor) -> torch.Tensor:
