@@ -52,7 +52,7 @@ def worst(
     """The ratio to a limit where it is highest, and where that is; `None` if not measured."""
     found = []
     for (group, problem, threads), ways in bench.by_problem(results).items():
-        held = [way for way in ways if re.match(ours, way)]
+        held = [way for way in bench.rows_of(ways) if re.match(ours, way)]
         if not f"{group}/{problem}".startswith(problems):
             continue
         us = {way: np.array(series["us"]) for way, series in ways.items()}

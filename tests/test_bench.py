@@ -43,6 +43,7 @@ SCHEMA = each(
             {
                 "cpu": TEXT,
                 "cores": {"type": "integer"},
+                "load": {"type": "number"},
                 "system": TEXT,
                 "date": {**TEXT, "pattern": r"^\d{4}-\d\d-\d\d$"},
                 "versions": {"type": "object", "additionalProperties": TEXT, "required": ["numpy"]},
@@ -321,6 +322,12 @@ def test_a_target_is_met_up_to_its_limit(ours: float, met: str) -> None:
     assert found["A decode takes at most 2 copies and 5 us"] == met
     assert found["A store in torch is ahead of every other way"] == "yes"
     assert found["A plan is ahead of chunks by a mask"] == "not measured"
+
+
+def test_a_target_without_its_baseline_is_not_measured() -> None:
+    results = results_of(plan={"gone": [1.0], "ours: a": [1.0]})
+    results["series"] = results["series"][1:]
+    assert {line[1] for line in make_performance.targets(results)[1:]} == {"not measured"}
 
 
 def test_the_backend_that_plan_takes_is_held_to_the_targets() -> None:

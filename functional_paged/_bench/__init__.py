@@ -12,6 +12,7 @@ from .results import (
     not_measured,
     plural,
     row,
+    rows_of,
     tables,
 )
 from .ways import Timer, Way, in_processes, timed, ways_found

@@ -31,7 +31,7 @@ Results: TypeAlias = Mapping[str, Any]
 
 
 def machine() -> dict[str, Any]:
-    """Processor, cores, system, the day, and versions of what is installed."""
+    """Processor, cores, load (processes that want one), system, day, and versions of packages."""
     told = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
     model = re.search(r"^model name\s*: (.+)$", told, re.MULTILINE)
     found = {"python": platform.python_version()}
@@ -41,6 +41,7 @@ def machine() -> dict[str, Any]:
     return {
         "cpu": model[1] if model else platform.processor(),
         "cores": os.cpu_count(),
+        "load": round(getattr(os, "getloadavg", lambda: [0])()[0], 1),
         "system": f"{platform.system()} {platform.machine()}",
         "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
         "versions": found,
@@ -51,7 +52,7 @@ def machine_line(results: Results) -> str:
     """The machine and its versions."""
     told = results["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in told["versions"].items())
-    system = f"{told['cpu']}, {told['cores']} cores, {told['system']}"
+    system = f"{told['cpu']}, {told['cores']} cores, load {told['load']} before, {told['system']}"
     return f"{system}; tensors on {results['device']}; {told['date']}; {versions}"
 
 
