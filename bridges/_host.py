@@ -22,7 +22,7 @@ def slots_on_host(
     index_spec: IndexSpec, cache_shape: CacheShape, num_tokens: int
 ) -> Integer[torch.Tensor, " num_tokens"]:
     """`slots_in` for a checked spec of CPU tensors, read now."""
-    host: Any = index_spec.map(torch.Tensor.numpy)  # pyright: ignore[reportArgumentType]
+    host: Any = index_spec.map(lambda tensor: tensor.numpy(force=True))  # of negated views, too
     if has_numba():
         host, loops = host.map(np.ascontiguousarray), {type(host): _loop(type(host))}
         slots = reference.slots_of(host, cache_shape, num_tokens, loops)

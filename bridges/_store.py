@@ -39,8 +39,9 @@ def store_single_(
       The very object given as `cache` (C17).
 
     Raises:
-      SpecError: C1-C4; C20 for a cache that overlaps itself; C22 where autograd would record, or a
-        tensor carries a tangent. What is invalid by value is not stored; see `plan(check=True)`.
+      SpecError: C1-C4; C20 for a cache that overlaps itself, or that torch conjugates or negates
+        as it is read; C22 where autograd would record, or a tensor carries a tangent. What is
+        invalid by value is not stored; see `plan(check=True)`.
       BackendUnsupported: the backend cannot load or cannot serve this call.
       TypeError, ValueError: `backend` is of another type, or not the plan's.
       Nothing is written where anything is raised.
@@ -57,7 +58,7 @@ def store_single_(
     plan = index_spec_or_plan
     if not isinstance(plan, StorePlan):
         internal.check_call(internal.TORCH_STORE, cache, states, plan)
-        _check_apart(cache)  # before a backend looks whether it can serve such strides
+        _check_memory(cache)  # before a backend looks whether it can serve such strides
         plan = checked_plan(plan, cache, states.shape[0], backend)
     elif backend is not None and registry.name_of(backend) != plan.backend:
         raise ValueError(f"backend must be the plan's = {plan.backend!r}, got {backend!r}")
@@ -104,11 +105,14 @@ def _check_fit(cache: torch.Tensor, states: torch.Tensor, plan: StorePlan) -> No
             f"{name} must not require grad",
             f"call it under torch.no_grad() or with {name}.detach()",
         )
-    _check_apart(cache)
+    _check_memory(cache)
 
 
-def _check_apart(cache: torch.Tensor) -> None:
-    """Check that no two elements of a cache share memory: C20."""
+def _check_memory(cache: torch.Tensor) -> None:
+    """Check that no two elements of a cache share memory, which has them as they are read: C20."""
+    # What traces can't ask for these bits; there torch refuses in its own words.
+    if not torch.compiler.is_compiling() and (cache.is_conj() or cache.is_neg()):
+        raise SpecError("C20", "cache must not be a view that torch conjugates or negates")
     if not cache.is_contiguous() and overlaps_itself(cache.shape, cache.stride()):
         raise SpecError(
             "C20",

@@ -126,8 +126,6 @@ class NumbaBackend:
 
 
 def _store(cache: torch.Tensor, states: torch.Tensor, slots: torch.Tensor) -> None:
-    if states.is_conj() or states.is_neg():  # their memory does not have the bits of their values
-        states = states.resolve_conj().resolve_neg()
     num_rows, kv_heads, head_dim = states.shape
     num_tokens, size = min(slots.shape[0], num_rows), cache.element_size()
     sizes = (num_tokens, *cache.shape, *cache.stride(), *states.stride(), size)
@@ -155,10 +153,13 @@ def _in_parts(copy: Callable[[int, int], None], parts: int) -> None:
             while True:
                 copy(left.pop(), parts)
 
-    others: list[Future[None]] = []
-    with suppress(RuntimeError):  # the interpreter is ending, or there is no thread to be had
+    threads, others = _threads(), list[Future[None]]()
+    try:
         while len(others) < parts - 1:
-            others.append(_threads().submit(take))
+            others.append(threads.submit(take))
+    except RuntimeError:  # the interpreter is ending, or there is no thread to be had
+        threads.shutdown(cancel_futures=True)  # or what was submitted might begin past the end
+        _threads.cache_clear()
     take()
     for other in others:
         if not other.cancel():

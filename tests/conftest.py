@@ -6,6 +6,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 # Sharding tests need several devices, and JAX reads this once, when it starts.
@@ -55,6 +56,14 @@ def collected(pytestconfig: pytest.Config) -> set[str]:
     assert done.returncode == 0, done.stdout
     ids = [line for line in done.stdout.splitlines() if "::" in line]
     return {node_id.partition("::")[2].partition("[")[0] for node_id in ids}
+
+
+@pytest.fixture(params=["numba", "torch"], scope="module")  # one that Hypothesis takes
+def cpu_backend(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Each backend for CPUs in turn: what a call gets that names none."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FUNCTIONAL_PAGED_BACKEND", request.param)
+        yield request.param
 
 
 @pytest.fixture

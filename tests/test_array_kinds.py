@@ -266,13 +266,30 @@ def test_c4_index_tensors_without_strides_are_refused(name):
     refused(ENTRIES[name], sparse, "C4", "slots must be strided, got layout torch.sparse_coo")
 
 
+@pytest.mark.usefixtures("cpu_backend")
 def test_c16_views_that_torch_conjugates_or_negates_are_taken():
     values = torch.view_as_complex(torch.arange(12.0).reshape(2, 1, 3, 2))
+    negated = SlotMapping(torch._neg_view(torch.tensor([-3, -5])))
     for states in (values.conj(), torch._neg_view(values.real), values.conj().imag):
         cache = torch.zeros(SHAPE, dtype=states.dtype)
-        bridges.store_single_(cache, states, SPECS["slots"].map(torch.tensor))
+        bridges.store_single_(cache, states, negated)
         assert torch.equal(cache[1, :, 1], states[0].resolve_conj().resolve_neg())
         assert torch.equal(cache[2, :, 1], states[1].resolve_conj().resolve_neg())
+
+
+@pytest.mark.parametrize("planned", [False, True], ids=["spec", "plan"])
+def test_c20_caches_that_torch_conjugates_or_negates_are_refused(planned):
+    given = SPECS["slots"].map(torch.tensor)
+    if planned:
+        given = bridges.plan(given, cache=torch.zeros(SHAPE), num_tokens=2)
+    values = torch.view_as_complex(torch.ones(*SHAPE, 2))
+    for cache in (values.conj(), torch._neg_view(values.real), values.conj().imag):
+        before, states = cache.clone(), torch.zeros(STATES_SHAPE, dtype=cache.dtype)
+        with pytest.raises(SpecError) as error:
+            bridges.store_single_(cache, states, given)
+        assert str(error.value) == "C20: cache must not be a view that torch conjugates or negates"
+        assert torch.equal(cache, before)
+        bridges.store_single_(before, states, given)  # a copy has what the view shows
 
 
 def test_views_memory_maps_and_subclasses_of_numpy_are_taken(tmp_path):

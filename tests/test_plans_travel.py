@@ -13,11 +13,13 @@ import pytest
 import torch
 
 import bridges
-from bridges import BackendUnsupported, torch_inplace
+from bridges import BackendUnsupported, numba_cpu, torch_inplace
 from bridges import _registry as registry
 from bridges.torch_inplace import TorchBackend
 from functional_paged import BlockTable, ChunkPlan, SlotMapping
 from tests.helpers import loaded_again, run
+
+pytestmark = pytest.mark.usefixtures("cpu_backend")
 
 SHAPE = (4, 1, 2, 3)
 SPECS = {
@@ -32,7 +34,7 @@ COPIES = {
 }
 
 
-def plan_of(form: str = "slots", backend: Any = "torch") -> bridges.StorePlan:
+def plan_of(form: str = "slots", backend: Any = None) -> bridges.StorePlan:
     return bridges.plan(SPECS[form], cache=torch.zeros(SHAPE), num_tokens=2, backend=backend)
 
 
@@ -46,12 +48,13 @@ def check(plan: bridges.StorePlan, backend: str | None = None) -> None:
 
 @pytest.mark.parametrize("form", SPECS)
 @pytest.mark.parametrize("kind", COPIES)
-def test_a_plan_that_was_copied_stores_the_same(kind, form):
+def test_a_plan_that_was_copied_stores_the_same(kind, form, cpu_backend):
     plan = plan_of(form)
     again = COPIES[kind](plan)
     assert again is not plan
-    assert (again.backend, again.route, again.device) == ("torch", "index_put", plan.device)
-    check(again, backend="torch")
+    assert again.backend == cpu_backend
+    assert (again.route, again.device) == (plan.route, plan.device)
+    check(again, backend=cpu_backend)
 
 
 def test_a_plan_of_an_object_finds_that_very_object():
@@ -73,20 +76,20 @@ def test_a_plan_of_an_object_finds_that_very_object():
     assert calls == [mine]
 
 
-def test_a_plan_outlives_the_object_that_made_it(monkeypatch):
+def test_a_plan_outlives_the_object_that_made_it(monkeypatch, cpu_backend):
     # As where bridges is loaded again: the new registry has another object of the name.
     plan = plan_of()
     monkeypatch.setattr(registry, "_named", {})
-    check(plan, backend="torch")
+    check(plan, backend=cpu_backend)
 
 
-def test_a_pickled_plan_stores_in_another_process(tmp_path):
+def test_a_pickled_plan_stores_in_another_process(tmp_path, cpu_backend):
     file = tmp_path / "plan"
     file.write_bytes(pickle.dumps(plan_of()))
     done = run(
         f"import pickle, torch\nplan = pickle.load(open({str(file)!r}, 'rb'))\n"
         "import bridges\ncache = torch.zeros(4, 1, 2, 3)\n"
-        "bridges.store_single_(cache, torch.ones(2, 1, 3), plan, backend='torch')\n"
+        f"bridges.store_single_(cache, torch.ones(2, 1, 3), plan, backend={cpu_backend!r})\n"
         "print(cache.flatten().tolist())"
     )
     assert done.returncode == 0, done.stderr
@@ -96,7 +99,7 @@ def test_a_pickled_plan_stores_in_another_process(tmp_path):
 def test_an_exported_program_needs_no_more_than_bridges(tmp_path):
     class Step(torch.nn.Module):
         def forward(self, cache, states, slots):
-            bridges.store_single_(cache, states, SlotMapping(slots), backend="torch")
+            bridges.store_single_(cache, states, SlotMapping(slots))
             return cache * 1
 
     given = (torch.zeros(SHAPE), torch.ones(2, 1, 3), torch.tensor([7, -1]))
@@ -119,11 +122,11 @@ print(step(torch.zeros(4, 1, 2, 3), torch.ones(2, 1, 3), torch.tensor([7, -1])).
     assert elsewhere().returncode == 1  # so the import is what does it
 
 
-@pytest.mark.parametrize("module", ["_operator", "torch_inplace", "ixformer.op"])
+@pytest.mark.parametrize("module", ["_operator", "torch_inplace", "numba_cpu", "ixformer.op"])
 def test_a_module_of_an_operator_may_be_loaded_again(module):
-    before = torch_inplace._store_op
+    before = torch_inplace._store_op, numba_cpu._store_op
     with loaded_again(importlib.import_module(f"bridges.{module}")):
-        assert torch_inplace._store_op is before
+        assert (torch_inplace._store_op, numba_cpu._store_op) == before
         check(plan_of())
 
 

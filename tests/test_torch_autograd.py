@@ -12,6 +12,8 @@ import torch
 import bridges
 from functional_paged import SlotMapping, SpecError
 
+pytestmark = pytest.mark.usefixtures("cpu_backend")
+
 SHAPE = (4, 2, 3, 5)
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import bridges
-from bridges import torch_inplace
+from bridges import numba_cpu, torch_inplace
 from bridges._compiler import constant_in_graphs
 from bridges.conformance_adapters import tensor_over as tensor
 from functional_paged import (
@@ -30,6 +30,8 @@ SHAPE = (7, 3, 5, 4)
 STEP = table([[3, 1, 1], [6, 0, 2], [4, -1, 5]], [-1, 4, 3], [2, 7, 8])
 FORMS = specs_by_form(STEP, SHAPE)
 FORMS["decode"] = table([[-1], [6], [2], [4]], [0, 4, -1, 3]).index_spec
+
+OPERATORS = {"numba": numba_cpu._store_op, "torch": torch_inplace._store_op}
 
 pytestmark = pytest.mark.usefixtures("traceable")
 
@@ -66,18 +68,21 @@ def check_store(
     np.testing.assert_array_equal(as_bits(guarded.buffer), as_bits(expected))
 
 
+@pytest.mark.usefixtures("cpu_backend")
 @pytest.mark.parametrize("backend", DYNAMO_BACKENDS)
 @pytest.mark.parametrize("form", FORMS)
 def test_compiled_store_of_a_spec(form, backend):
     check_store(compiled(store, backend), FORMS[form])
 
 
+@pytest.mark.usefixtures("cpu_backend")
 @pytest.mark.parametrize("backend", DYNAMO_BACKENDS)
 @pytest.mark.parametrize("form", FORMS)
 def test_compiled_store_of_a_plan(form, backend):
     check_store(compiled(store, backend), FORMS[form], planned=True)
 
 
+@pytest.mark.usefixtures("cpu_backend")
 @pytest.mark.parametrize("planned", [False, True], ids=["spec", "plan"])
 @pytest.mark.parametrize("layout", ["packed_kv", "kv_pair", "token_major"])
 def test_c20_compiled_store_of_strided_caches(layout, planned):
@@ -89,6 +94,7 @@ def test_c20_inductor_store_of_a_strided_cache():
     check_store(compiled(store, "inductor"), FORMS["slots"], "packed_kv", planned=True)
 
 
+@pytest.mark.usefixtures("cpu_backend")
 @pytest.mark.parametrize("backend", DYNAMO_BACKENDS)
 def test_c16_compiled_store_keeps_nan_payloads_of_each_width(backend):
     run = compiled(store, backend)
@@ -96,6 +102,7 @@ def test_c16_compiled_store_keeps_nan_payloads_of_each_width(backend):
         check_store(run, FORMS["slots"], dtype=dtype, planned=True)
 
 
+@pytest.mark.usefixtures("cpu_backend")
 def test_one_compiled_store_serves_growing_shapes():
     # The second size makes torch trace again, now with sizes as symbols.
     run = compiled(store, "aot_eager")
@@ -113,11 +120,12 @@ def test_one_compiled_store_serves_growing_shapes():
             np.testing.assert_array_equal(as_bits(halves), as_bits(expected))
 
 
+@pytest.mark.usefixtures("cpu_backend")
 @pytest.mark.parametrize("backend", DYNAMO_BACKENDS)
 def test_compiled_step_of_two_layers_reads_what_it_wrote(backend):
     # K and V of two layers with one plan, read back in the same graph.
     def step(caches: list[torch.Tensor], states: torch.Tensor, spec: Any) -> torch.Tensor:
-        plan = bridges.plan(spec, cache=caches[0], num_tokens=states.shape[0], backend="torch")
+        plan = bridges.plan(spec, cache=caches[0], num_tokens=states.shape[0])
         total = torch.zeros(())
         for number, cache in enumerate(caches):
             bridges.store_single_(cache, states + number, plan)
@@ -182,18 +190,18 @@ def test_inductor_lowering(lower):
     check_lowering(lower, "block_table", "inductor")
 
 
-def operands(cache: torch.Tensor) -> tuple[Any, ...]:
+def operands(cache: torch.Tensor, backend: str = "torch") -> tuple[Any, ...]:
     num_tokens, heads, dim = 3, cache.shape[1], cache.shape[3]
     states = tensor(pattern(num_tokens * heads * dim, DTYPES["bf16"], salt=2, payloads=True))
     spec = SlotMapping(np.int32([9, -1, 0])).map(torch.from_numpy)
-    plan = bridges.plan(spec, cache=cache, num_tokens=num_tokens, backend="torch")
+    plan = bridges.plan(spec, cache=cache, num_tokens=num_tokens, backend=backend)
     return cache, states.view(num_tokens, heads, dim), *vars(plan.lowered).values()
 
 
 @pytest.mark.parametrize("layout", ["contiguous", "packed_kv", "kv_pair", "token_major"])
-def test_opcheck_of_the_registered_operator(layout):
+def test_opcheck_of_the_registered_operator(layout, cpu_backend):
     guarded = GuardedCache.laid_out(SHAPE, DTYPES["bf16"], layout)
-    torch.library.opcheck(torch_inplace._store_op, operands(tensor(guarded.cache)))
+    torch.library.opcheck(OPERATORS[cpu_backend], operands(tensor(guarded.cache), cpu_backend))
 
 
 def test_opcheck_where_nothing_is_stored_and_with_strided_states():
@@ -208,8 +216,9 @@ def test_opcheck_where_nothing_is_stored_and_with_strided_states():
     )
 
 
-def test_c17_the_schema_says_that_only_the_cache_changes():
-    schema = torch_inplace._store_op._schema
+@pytest.mark.parametrize("name", OPERATORS)
+def test_c17_the_schema_says_that_only_the_cache_changes(name):
+    schema = OPERATORS[name]._schema
     assert schema.returns == []
     written = [a.name for a in schema.arguments if a.alias_info and a.alias_info.is_write]
     assert written == ["cache"]

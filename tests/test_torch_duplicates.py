@@ -16,6 +16,8 @@ from bridges.torch_inplace import RowWrites, TorchBackend
 from functional_paged import PAD, BlockTable, ChunkPlan, IndexSpec, SlotMapping, reference
 from functional_paged.conformance.bits import DTYPES, as_bits, pattern
 
+pytestmark = pytest.mark.usefixtures("cpu_backend")
+
 # So many elements that torch writes from several threads; a small store runs on one.
 SHAPE = (32, 3, 48, 64)
 NUM_TOKENS = 4096
@@ -71,9 +73,7 @@ def test_c15_contested_rows_are_whole(name, dtype):
     spec = BIG_SPECS[name]
     cache, states = problem(dtype, NUM_TOKENS)
     before = cache.copy()
-    bridges.store_single_(
-        tensor(cache), tensor(states), spec.map(torch.from_numpy), backend="torch"
-    )
+    bridges.store_single_(tensor(cache), tensor(states), spec.map(torch.from_numpy))
     assert wrong_rows(before, cache, states, spec) == []
 
 
@@ -90,9 +90,7 @@ def test_the_big_specs_contest_slots(name):
 def test_c15_any_mapping(slots, dtype):
     cache, states = problem(dtype, len(slots), (5, 2, 4, 3))
     before, spec = cache.copy(), SlotMapping(np.int32(slots))
-    bridges.store_single_(
-        tensor(cache), tensor(states), spec.map(torch.from_numpy), backend="torch"
-    )
+    bridges.store_single_(tensor(cache), tensor(states), spec.map(torch.from_numpy))
     assert wrong_rows(before, cache, states, spec) == []
 
 

@@ -38,7 +38,7 @@ def tensors(num_blocks: int, num_tokens: int, layout: str) -> tuple[torch.Tensor
     return cache, states
 
 
-@pytest.mark.usefixtures("traceable")
+@pytest.mark.usefixtures("cpu_backend", "traceable")
 @pytest.mark.parametrize("strict", [False, True], ids=["not strict", "strict"])
 @pytest.mark.parametrize("layout", ["contiguous", "packed_kv"])
 @pytest.mark.parametrize("form", SPECS)
@@ -50,7 +50,7 @@ def test_one_export_serves_all_sizes(form, layout, strict):
 
     class Step(torch.nn.Module):
         def forward(self, cache, states, *given):
-            bridges.store_single_(cache, states, spec_of(given), backend="torch")
+            bridges.store_single_(cache, states, spec_of(given))
             return cache * 1
 
     example = (*tensors(7, 5, layout), *arrays(form, 7, 5 if form == "slots" else 6))
@@ -60,7 +60,7 @@ def test_one_export_serves_all_sizes(form, layout, strict):
         cache, states = tensors(num_blocks, size, layout)
         given = arrays(form, num_blocks, size)
         want = cache.clone()
-        bridges.store_single_(want, states, spec_of(given), backend="torch")
+        bridges.store_single_(want, states, spec_of(given))
         got = step(cache, states, *given)
         assert want.any()
         assert torch.equal(got, want)

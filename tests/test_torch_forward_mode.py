@@ -10,7 +10,7 @@ import torch
 from torch.autograd import forward_ad
 
 import bridges
-from bridges import torch_inplace
+from bridges import numba_cpu, torch_inplace
 from bridges.ixformer import model
 from bridges.mojo import MojoStorePagedSingleCache
 from functional_paged import BlockTable, SlotMapping, SpecError
@@ -20,7 +20,8 @@ from tests.helpers import DYNAMO_BACKENDS
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script:DeprecationWarning")
 
 SHAPE = (4, 2, 3, 5)
-BACKENDS = {"torch": "torch", "ixformer": model.backend()}
+BACKENDS = {"numba": "numba", "torch": "torch", "ixformer": model.backend()}
+OPERATORS = {"numba": numba_cpu._store_op, "torch": torch_inplace._store_op}
 
 
 def tensors() -> dict[str, torch.Tensor]:
@@ -82,10 +83,10 @@ def test_c22_a_dual_tensor_is_refused_by_every_entry(name, entry, backend):
 
 @pytest.mark.parametrize("compiler", DYNAMO_BACKENDS)
 @pytest.mark.parametrize("name", ["cache", "states"])
-@pytest.mark.usefixtures("traceable")
+@pytest.mark.usefixtures("cpu_backend", "traceable")
 def test_c22_what_was_compiled_before_there_was_a_tangent_refuses_it(name, compiler):
     run = torch.compile(bridges.store_single_, fullgraph=True, backend=compiler)
-    plan = bridges.plan(spec(), cache=torch.zeros(SHAPE), num_tokens=2, backend="torch")
+    plan = bridges.plan(spec(), cache=torch.zeros(SHAPE), num_tokens=2)
     run(**tensors(), index_spec_or_plan=plan)
     given = tensors()
     with forward_ad.dual_level():
@@ -96,13 +97,13 @@ def test_c22_what_was_compiled_before_there_was_a_tangent_refuses_it(name, compi
 
 
 @pytest.mark.parametrize("name", ["cache", "states"])
-def test_c22_the_operator_refuses_for_every_graph_that_holds_it(name):
+def test_c22_the_operator_refuses_for_every_graph_that_holds_it(name, cpu_backend):
     given = tensors()
-    plan = bridges.plan(spec(), cache=torch.zeros(SHAPE), num_tokens=2, backend="torch")
+    plan = bridges.plan(spec(), cache=torch.zeros(SHAPE), num_tokens=2)
     with forward_ad.dual_level():
         given[name] = forward_ad.make_dual(given[name], torch.ones_like(given[name]))
         with pytest.raises(SpecError, match=r"^C22: "):
-            torch_inplace._store_op(*given.values(), *vars(plan.lowered).values())
+            OPERATORS[cpu_backend](*given.values(), *vars(plan.lowered).values())
 
 
 def followed(transform: Callable[..., Any], name: str, cache: torch.Tensor) -> None:

@@ -10,7 +10,7 @@ import torch
 
 import bridges
 from bridges import _plan
-from bridges.conformance_adapters import ixformer_model_backend, torch_backend
+from bridges.conformance_adapters import ixformer_model_backend, numba_backend, torch_backend
 from bridges.mojo import build_paged_kv_chunk_metadata
 from functional_paged import SlotMapping
 from functional_paged.conformance import Case, all_cases, run_case
@@ -52,7 +52,11 @@ STATES = {
     "deterministic algorithms": deterministic,
     "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
 }
-ADAPTERS = {"torch": torch_backend, "ixformer-model": ixformer_model_backend}
+ADAPTERS = {
+    "numba": numba_backend,
+    "torch": torch_backend,
+    "ixformer-model": ixformer_model_backend,
+}
 
 
 def cases() -> list[Case]:
@@ -81,9 +85,10 @@ def test_the_suite_under_all_of_them_at_once(name):
         assert failures(adapter, cases()) == []
 
 
+@pytest.mark.parametrize("name", ["numba", "torch"])
 @pytest.mark.parametrize("state", STATES)
-def test_a_part_of_the_suite_under_each(state):
-    adapter, chosen = torch_backend(), cases()[::4]
+def test_a_part_of_the_suite_under_each(state, name):
+    adapter, chosen = ADAPTERS[name](), cases()[::4]
     with STATES[state]():
         assert failures(adapter, chosen) == []
 

@@ -17,6 +17,8 @@ from functional_paged.conformance.bits import DTYPES, as_bits, pattern
 from functional_paged.conformance.cases.steps import mapping, plan_of, table, with_cu_q_lens
 from tests.helpers import specs_by_form
 
+pytestmark = pytest.mark.usefixtures("cpu_backend")
+
 SHAPE = (7, 3, 5, 4)
 STEP = table([[3, 1, 1], [6, 0, 2], [4, PAD, 5]], [-1, 4, 3], [2, 7, 8])
 FORMS = specs_by_form(STEP, SHAPE)
@@ -29,9 +31,7 @@ def filled(*shape: int, dtype: str = "bf16", salt: int = 1) -> np.ndarray:
 
 def plan(spec, num_tokens: int = STEP.num_tokens, **options) -> bridges.StorePlan:
     cache = torch.zeros(SHAPE)
-    return bridges.plan(
-        spec.map(torch.from_numpy), cache=cache, num_tokens=num_tokens, backend="torch", **options
-    )
+    return bridges.plan(spec.map(torch.from_numpy), cache=cache, num_tokens=num_tokens, **options)
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -59,7 +59,7 @@ def test_a_plan_stays_when_the_spec_changes(form):
     spec = copy.deepcopy(FORMS[form]).map(torch.from_numpy)
     cache, states = filled(*SHAPE), filled(STEP.num_tokens, 3, 4, salt=2)
     expected = reference.store_single(cache, states, FORMS[form])
-    step = bridges.plan(spec, cache=tensor(cache), num_tokens=STEP.num_tokens, backend="torch")
+    step = bridges.plan(spec, cache=tensor(cache), num_tokens=STEP.num_tokens)
     for array in spec.arrays().values():
         array.fill_(1)
     bridges.store_single_(tensor(cache), tensor(states), step)
@@ -74,7 +74,7 @@ def test_a_plan_stays_when_the_slots_change(dtype, num_slots):
     given = SlotMapping(spec.slots.copy()).map(torch.from_numpy)
     cache, states = filled(*SHAPE), filled(3, 3, 4, salt=2)
     expected = reference.store_single(cache, states, spec)
-    step = bridges.plan(given, cache=tensor(cache), num_tokens=3, backend="torch")
+    step = bridges.plan(given, cache=tensor(cache), num_tokens=3)
     given.slots.fill_(0)
     bridges.store_single_(tensor(cache), tensor(states), step)
     np.testing.assert_array_equal(as_bits(cache), as_bits(expected))
@@ -186,14 +186,14 @@ class OtherBackend(TorchBackend):
         return "<other>"
 
 
-def test_a_backend_that_contradicts_the_plan_is_an_error():
+def test_a_backend_that_contradicts_the_plan_is_an_error(cpu_backend):
     step = plan(FORMS["block_table"])
     cache, states = f32(*SHAPE), f32(17, 3, 4) + 1
-    with pytest.raises(ValueError, match=r"^backend must be the plan's = 'torch', got <other>$"):
+    with pytest.raises(ValueError, match=f"^backend must be the plan's = {cpu_backend!r}, got"):
         bridges.store_single_(cache, states, step, backend=OtherBackend())
     assert not cache.any()
 
-    for agreeing in (None, "torch", registry.find("torch")):
+    for agreeing in (None, cpu_backend, registry.find(cpu_backend)):
         cache = f32(*SHAPE)
         bridges.store_single_(cache, states, step, backend=agreeing)
         assert cache.any()
@@ -242,9 +242,7 @@ def test_c11_c12_c13_c15_c21_check_raises_what_no_check_skips(name):
 
     def planned(step, check):
         spec = step.index_spec.map(torch.from_numpy)
-        return bridges.plan(
-            spec, cache=tensor(cache), num_tokens=step.num_tokens, backend="torch", check=check
-        )
+        return bridges.plan(spec, cache=tensor(cache), num_tokens=step.num_tokens, check=check)
 
     with pytest.raises(SpecError) as error:
         planned(invalid, check=True)
@@ -259,10 +257,10 @@ def test_c11_c12_c13_c15_c21_check_raises_what_no_check_skips(name):
     np.testing.assert_array_equal(as_bits(cache), as_bits(expected))
 
 
-def test_fields_of_a_plan():
+def test_fields_of_a_plan(cpu_backend):
     step = plan(FORMS["block_table"])
-    assert step.backend == "torch"
-    assert step.route == "index_put"
+    assert step.backend == cpu_backend
+    assert step.route == {"numba": "rows", "torch": "index_put"}[cpu_backend]
     assert (step.num_blocks, step.block_size, step.num_tokens) == (7, 5, 17)
     assert step.device == torch.device("cpu")
     with pytest.raises(AttributeError):

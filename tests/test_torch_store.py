@@ -1,8 +1,7 @@
-"""The portable torch store: what it writes, in every dtype, and what it leaves alone."""
+"""The stores on the CPU: what it writes, in every dtype, and what it leaves alone."""
 
 from __future__ import annotations
 
-import functools
 import math
 from typing import Any
 
@@ -16,7 +15,7 @@ from functional_paged.conformance.bits import DTYPES, pattern
 from functional_paged.conformance.cases.steps import table
 from tests.helpers import specs_by_form
 
-store_single_ = functools.partial(bridges.store_single_, backend="torch")
+pytestmark = pytest.mark.usefixtures("cpu_backend")
 
 SHAPE = (7, 3, 5, 4)
 # A padded row first, whose tokens repeat a later write; runs that cross a block; a hole.
@@ -66,7 +65,7 @@ def test_c16_store_equals_the_reference(dtype, form):
     before = bits(cache)
     expected = stored_by_reference(cache, states, spec)
 
-    store_single_(cache, states, spec.map(torch.from_numpy))
+    bridges.store_single_(cache, states, spec.map(torch.from_numpy))
 
     np.testing.assert_array_equal(bits(cache), expected)
     assert (expected != before).any()
@@ -85,11 +84,11 @@ def test_complex128_is_refused_beside_complex64():
     states = torch.zeros((1, SHAPE[1], SHAPE[3]), dtype=torch.complex128)
     message = "the torch backend moves elements of 1, 2, 4 or 8 bytes, got torch.complex128"
     with pytest.raises(bridges.BackendUnsupported, match=f"^{message}$"):
-        store_single_(wide, states, spec)
+        bridges.store_single_(wide, states, spec, backend="torch")
     assert (wide == 3 + 4j).all()
 
     narrow = wide.to(torch.complex64)
-    store_single_(narrow, states.to(torch.complex64), spec)
+    bridges.store_single_(narrow, states.to(torch.complex64), spec, backend="torch")
     assert (narrow == 0).sum() == states.numel()
 
 
@@ -101,7 +100,7 @@ def test_c17_returns_the_object_and_changes_nothing_else(form):
     states_before = bits(states)
     spec_before = {name: bits(array) for name, array in spec.arrays().items()}
 
-    assert store_single_(cache, states, spec) is cache
+    assert bridges.store_single_(cache, states, spec) is cache
 
     np.testing.assert_array_equal(bits(states), states_before)
     for name, before in spec_before.items():
@@ -112,7 +111,8 @@ def test_c17_returns_the_object_that_is_a_view():
     cache = filled((2, *SHAPE), torch.float16, salt=1)[1]
     states = filled((2, SHAPE[1], SHAPE[3]), torch.float16, salt=2)
     assert (
-        store_single_(cache, states, SlotMapping(np.int32([0, 9])).map(torch.from_numpy)) is cache
+        bridges.store_single_(cache, states, SlotMapping(np.int32([0, 9])).map(torch.from_numpy))
+        is cache
     )
 
 
@@ -132,7 +132,7 @@ def test_where_no_token_is_stored_every_bit_stays(what):
     cache = filled(SHAPE, torch.bfloat16, salt=1)
     before = bits(cache)
     states = filled((3, SHAPE[1], SHAPE[3]), torch.bfloat16, salt=2)
-    store_single_(cache, states, NOTHING[what].map(torch.from_numpy))
+    bridges.store_single_(cache, states, NOTHING[what].map(torch.from_numpy))
     np.testing.assert_array_equal(bits(cache), before)
 
 
@@ -164,8 +164,8 @@ def test_c18_empty_axes_store_nothing(what, planned, kind):
     states = filled((num_tokens, shape[1], shape[3]), torch.bfloat16, salt=2)
     spec = spec.map(lambda array: torch.from_numpy(array).as_subclass(kind))
     if planned:
-        spec = bridges.plan(spec, cache=cache, num_tokens=num_tokens, backend="torch")
-    assert store_single_(cache, states, spec) is cache
+        spec = bridges.plan(spec, cache=cache, num_tokens=num_tokens)
+    assert bridges.store_single_(cache, states, spec) is cache
     np.testing.assert_array_equal(bits(cache), before)
 
 
@@ -178,8 +178,8 @@ def test_c10_more_states_than_tokens(form, planned):
     expected = stored_by_reference(cache, states[: STEP.num_tokens], spec)
     given = spec.map(torch.from_numpy)
     if planned:
-        given = bridges.plan(given, cache=cache, num_tokens=STEP.num_tokens, backend="torch")
-    store_single_(cache, states, given)
+        given = bridges.plan(given, cache=cache, num_tokens=STEP.num_tokens)
+    bridges.store_single_(cache, states, given)
     np.testing.assert_array_equal(bits(cache), expected)
 
 
@@ -191,8 +191,8 @@ def test_c10_more_states_than_tokens_in_a_strided_cache():
     expected = bits(both)
     keys = expected[..., : SHAPE[3]]
     keys[...] = reference.store_single(keys, bits(states[:2]), spec)
-    step = bridges.plan(spec.map(torch.from_numpy), cache=both, num_tokens=2, backend="torch")
-    store_single_(both[..., : SHAPE[3]], states, step)
+    step = bridges.plan(spec.map(torch.from_numpy), cache=both, num_tokens=2)
+    bridges.store_single_(both[..., : SHAPE[3]], states, step)
     np.testing.assert_array_equal(bits(both), expected)
 
 
@@ -214,5 +214,5 @@ def test_c11_tokens_past_the_states_are_not_stored():
     states = filled((2, SHAPE[1], SHAPE[3]), torch.float32, salt=2)
     spec = SlotMapping(np.int32([5, 6, 7]))
     expected = stored_by_reference(cache, states, spec)
-    store_single_(cache, states, spec.map(torch.from_numpy))
+    bridges.store_single_(cache, states, spec.map(torch.from_numpy))
     np.testing.assert_array_equal(bits(cache), expected)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-
 import numpy as np
 import pytest
 import torch
@@ -17,7 +15,7 @@ from functional_paged.conformance import LAYOUTS, GuardedCache
 from functional_paged.conformance.bits import DTYPES, as_bits, pattern
 from functional_paged.conformance.cases.steps import table
 
-store_single_ = functools.partial(bridges.store_single_, backend="torch")
+pytestmark = pytest.mark.usefixtures("cpu_backend")
 
 SHAPE = (7, 3, 5, 4)
 STEP = table([[6, 0, 2], [3, 1, PAD]], [4, 0], [7, 3])
@@ -39,7 +37,7 @@ def check_store(
     in_expected = np.ndarray(cache.shape, cache.dtype, memory, offset, cache.strides)
     in_expected[...] = reference.store_single(cache, states.copy(), spec)
 
-    assert store_single_(view, tensor(states), spec.map(torch.from_numpy)) is view
+    assert bridges.store_single_(view, tensor(states), spec.map(torch.from_numpy)) is view
 
     np.testing.assert_array_equal(as_bits(buffer), as_bits(expected))
 
@@ -84,7 +82,7 @@ def test_c20_expanded_states(shape):
     states = torch.from_numpy(rows(*shape, dtype=DTYPES["f32"])).expand(10, 3, 4)
     assert 0 in states.stride()
     expected = reference.store_single(cache.numpy(), states.numpy().copy(), STEP.index_spec)
-    store_single_(cache, states, STEP.index_spec.map(torch.from_numpy))
+    bridges.store_single_(cache, states, STEP.index_spec.map(torch.from_numpy))
     np.testing.assert_array_equal(as_bits(cache.numpy()), as_bits(expected))
 
 
@@ -149,23 +147,23 @@ def test_c20_cache_that_overlaps_itself_is_an_error(name, planned):
     before = as_bits(buffer).copy()
     given = spec
     if planned:
-        given = bridges.plan(spec, cache=cache, num_tokens=2, backend="torch")
+        given = bridges.plan(spec, cache=cache, num_tokens=2)
     with pytest.raises(SpecError) as error:
-        store_single_(cache, states, given)
+        bridges.store_single_(cache, states, given)
     assert str(error.value) == (
         f"C20: cache must not overlap itself, got shape {shape} with strides {overlapping}"
     )
     np.testing.assert_array_equal(as_bits(buffer), before)
 
     buffer, cache = windows(shape, apart)
-    store_single_(cache, states, spec)
+    bridges.store_single_(cache, states, spec)
     assert (as_bits(buffer) != before).sum() == shape[1] * shape[3]
 
 
 def test_c20_overlap_of_a_huge_expanded_cache_is_told_without_counting():
     cache = torch.zeros(1, 1, 1, 1).expand(2**20, 8, 128, 128)
     with pytest.raises(SpecError, match=r"^C20: cache must not overlap itself"):
-        store_single_(cache, torch.ones(1, 8, 128), SlotMapping(torch.tensor([0])))
+        bridges.store_single_(cache, torch.ones(1, 8, 128), SlotMapping(torch.tensor([0])))
 
 
 @pytest.mark.parametrize(
