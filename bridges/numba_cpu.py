@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 BYTES_A_THREAD = 2**22
 """What each thread gets to copy; to wake another one takes as long as to copy half as much."""
 
+SLOTS_A_GROUP = 16
+"""Slots that one thread takes together: neighbours, whose rows it reads and writes in sequence."""
+
 
 def _copy_rows(
     cache, states, slots,
@@ -32,32 +35,29 @@ def _copy_rows(
     token_stride, states_head_stride, states_stride,
     size, part, parts,
 ):  # fmt: skip
-    """Copy one of some parts of each row: part of the heads, or of the bytes if there is one head.
+    """Copy the rows of one of some parts of the cache: of every `parts`-th group of slots.
 
-    Tokens come in order, so that of two with one slot the later one's row stays (C15), and the
-    heads of a token inside, so that its states are read straight through.
+    Tokens come in order, and all of one slot are of one part, so that the last one's row stays
+    (C15). The heads of a token come inside, so that its states are read straight through.
     """
     pieces, piece_bytes = head_dim, size
     if head_dim == 1 or (cache_stride == 1 and states_stride == 1):
         pieces, piece_bytes = 1, head_dim * size
-    first_head, end_head, first, end = 0, kv_heads, 0, piece_bytes
-    if kv_heads == 1:
-        first, end = piece_bytes * part // parts, piece_bytes * (part + 1) // parts
-    else:
-        first_head, end_head = kv_heads * part // parts, kv_heads * (part + 1) // parts
     for token in range(num_tokens):
         slot = slots[token]
         if slot < 0 or slot >= num_blocks * block_size:  # C8, C12, C14
             continue
+        if slot // SLOTS_A_GROUP % parts != part:
+            continue
         block = slot // block_size
         row = block * block_stride + (slot - block * block_size) * offset_stride
-        for head in range(first_head, end_head):
+        for head in range(kv_heads):
             for piece in range(pieces):
                 to = size * (row + head * head_stride + piece * cache_stride)
                 of = size * (
                     token * token_stride + head * states_head_stride + piece * states_stride
                 )
-                for i in range(first, end):
+                for i in range(piece_bytes):
                     cache[to + i] = states[of + i]
 
 
@@ -97,8 +97,8 @@ class SlotWrites:
 class NumbaBackend:
     """A compiled loop in the caller's thread, shared among a few where there is much to copy.
 
-    As many threads as torch uses, `torch.get_num_threads()`, one part of the heads each. They are
-    no threads of numba's, whose layers end a process that calls twice at once or after a fork.
+    At most as many threads as torch uses, `torch.get_num_threads()`, a part of the slots each. They
+    are no threads of numba's, whose layers end a process that calls twice at once or after a fork.
 
     Raises:
       BackendUnsupported: numba is not installed.
