@@ -63,6 +63,12 @@ def test_bridges_loads_no_compiler_in_use():
     assert loaded_by(USE_TORCH, ("torch", "torch._dynamo", "sympy")) == {"torch"}
 
 
+def test_bridges_has_its_operators_and_loads_no_compiler_of_theirs():
+    use = "import torch, bridges\ntorch.ops.functional_paged.store_rows.default"
+    assert loaded_by(use, ("torch", "numba", "triton")) == {"torch"}
+    assert "numba" in loaded_by(USE_TORCH, ("numba",))
+
+
 def test_the_probe_reports_each_of_them():
     code = "\n".join(f"import {name}" for name in NOT_FOR_SERVING)
     assert loaded_by(code, NOT_FOR_SERVING) == set(NOT_FOR_SERVING)
