@@ -28,7 +28,8 @@ class BridgeAdapter:
         self.name = backend if isinstance(backend, str) else backend.name
         self._backend = backend
         self._device = torch.device(device)
-        self.isolation = "fork" if self._device.type == "cpu" else "process"
+        starts_fast = self._device.type == "cpu" and self.name != "numba"
+        self.isolation = "fork" if starts_fast else "process"
         reason = bridges.available_backends(self._device).get(self.name)
         if reason is not None:
             raise ImportError(reason)

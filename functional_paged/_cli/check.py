@@ -25,7 +25,7 @@ from ..conformance.run.supervise import Workers, run_together
 from .outputs import Refused, console, opened, shown
 from .results import show_results
 
-DEFAULT_BACKENDS = ("reference", "jax", "torch")
+DEFAULT_BACKENDS = ("reference", "jax", "numba", "torch")
 
 
 def check(
