@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from functional_paged import IndexSpec
 
 BYTES_A_THREAD = 2**23
-"""What each thread gets to copy at least. Where torch's own threads spin for work of theirs, another
-one gets a core so late that less does not pay; see docs/performance.md."""
+"""What each thread gets to copy at least. Where torch's own threads spin for work of theirs,
+another one gets a core so late that less does not pay; see docs/performance.md."""
 
 SLOTS_A_GROUP = 16
 """Slots that one thread takes together: neighbours, whose rows it reads and writes in sequence."""
