@@ -9,7 +9,7 @@ import torch
 
 import bridges
 from bridges.ixformer import model
-from functional_paged import IndexSpec
+from functional_paged import BlockTable, ChunkPlan, IndexSpec, SlotMapping
 from functional_paged.conformance.adapter import CaseUnsupported
 from functional_paged.conformance.adapters.torch_memory import tensor_over
 from functional_paged.conformance.cases.case import Case
@@ -28,11 +28,19 @@ class BridgeAdapter:
         self.name = backend if isinstance(backend, str) else backend.name
         self._backend = backend
         self._device = torch.device(device)
-        starts_fast = self._device.type == "cpu" and self.name != "numba"
-        self.isolation = "fork" if starts_fast else "process"
+        self.isolation = "fork" if self._device.type == "cpu" else "process"
         reason = bridges.available_backends(self._device).get(self.name)
         if reason is not None:
             raise ImportError(reason)
+        if self.isolation == "fork":
+            # What a plan compiles is loaded here, or every case's fork would load it again.
+            cache, index = torch.zeros(1, 1, 1, 1), partial(torch.zeros, dtype=torch.int32)
+            for spec in (
+                BlockTable(index(1, 1), index(1)),
+                ChunkPlan(index(1, 4)),
+                SlotMapping(index(1)),
+            ):
+                bridges.plan(spec, cache=cache, num_tokens=1, backend=backend)
 
     def info(self) -> dict[str, str]:
         on_gpu = self._device.type == "cuda"
