@@ -19,6 +19,9 @@ from bridges import _host, numba_cpu
 from functional_paged import SlotMapping
 from tests.helpers import run
 
+# JAX warns where another test of this process has used it; these forks call nothing of it.
+pytestmark = pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")
+
 SHAPE = (4, 5, 8, 16)
 SLOTS = torch.arange(4 * 8)
 SPEC = SlotMapping(SLOTS)
