@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -139,11 +140,16 @@ def test_an_interrupt_ends_the_run_and_leaves_no_process(tmp_path: Path) -> None
             assert check.poll() is None, check.communicate()
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        check.send_signal(signal.SIGINT)
-        check.communicate(timeout=60)
+        for _ in range(3):
+            # Python drops an interrupt that reaches it inside a finalizer: a user presses again.
+            check.send_signal(signal.SIGINT)
+            with suppress(subprocess.TimeoutExpired):
+                check.communicate(timeout=30)
+                break
     finally:
         check.kill()
-    assert check.returncode != 0
+        check.communicate()
+    assert check.returncode > 0  # it ended by itself
     assert [pid for pid in pids if is_alive(pid)] == []
 
 
