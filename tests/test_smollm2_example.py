@@ -14,8 +14,8 @@ pytest.importorskip("jax")
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers", reason="the demo extra is not installed")
 
-import bridges
 import functional_paged
+from bridges import transformers as bridge
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 PROMPT_LENGTHS = (3, 11, 7)
@@ -28,7 +28,7 @@ def example(monkeypatch) -> Any:
     """The example as a module, with its neighbours importable as when it runs as a script."""
     monkeypatch.syspath_prepend(str(EXAMPLES))
     yield importlib.import_module("smollm2_paged")
-    for name in ("smollm2_paged", "paged_cache", "jax_mirror"):
+    for name in ("smollm2_paged", "jax_mirror"):
         sys.modules.pop(name, None)
 
 
@@ -116,8 +116,8 @@ def test_any_padding_and_prefill(example, dtype, padding_side, options):
 
 
 def spoil_nth_store(monkeypatch, spoiled, nth: int) -> None:
-    """Replace one store of `bridges` by spoiled(store, cache, states, plan)."""
-    store, calls = bridges.store_single_, []
+    """Replace one store of the cache by spoiled(store, cache, states, plan)."""
+    store, calls = bridge.store_single_, []
 
     def store_single_(cache, states, plan):
         calls.append(None)
@@ -125,7 +125,7 @@ def spoil_nth_store(monkeypatch, spoiled, nth: int) -> None:
             return spoiled(store, cache, states, plan)
         return store(cache, states, plan)
 
-    monkeypatch.setattr(bridges, "store_single_", store_single_)
+    monkeypatch.setattr(bridge, "store_single_", store_single_)
 
 
 def wrong_token(store, cache, states, plan):
@@ -166,13 +166,13 @@ def test_a_wrong_torch_store_is_found(example, monkeypatch, spoiled, nth, messag
 
 
 def test_a_stored_finished_row_is_found(example, monkeypatch):
-    plan = bridges.plan
+    plan = bridge.plan
 
     def plan_of_all_rows(spec, **kwargs):
         context = spec.context_kv_lens.abs()
         return plan(type(spec)(spec.block_table, context, spec.cu_q_lens), **kwargs)
 
-    monkeypatch.setattr(bridges, "plan", plan_of_all_rows)
+    monkeypatch.setattr(bridge, "plan", plan_of_all_rows)
     with pytest.raises(AssertionError, match="transformers' own"):
         example.run(*tiny_model(), max_new_tokens=9, block_size=4)
 

@@ -10,10 +10,18 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from transformers.cache_utils import Cache, CacheLayerMixin
 
-import bridges
 from functional_paged import PAD, BlockTable
+
+from ._plan import plan
+from ._store import store_single_
+
+try:
+    from transformers.cache_utils import Cache, CacheLayerMixin
+except ImportError as error:
+    raise ImportError(
+        "bridges.transformers needs transformers: pip install 'functional-paged[torch,demo]'"
+    ) from error
 
 Listener = Callable[[str, torch.Tensor, BlockTable], None]
 
@@ -66,7 +74,7 @@ class PagedBatch:
         context = torch.where(self.finished, PAD, stored).int()
         # A copy, as the table grows and whoever keeps the spec must not see that.
         self.spec = BlockTable(self.block_table.clone(), context, cu_q_lens)
-        self.plan = bridges.plan(self.spec, cache=cache, num_tokens=num_tokens, check=True)
+        self.plan = plan(self.spec, cache=cache, num_tokens=num_tokens, check=True)
         self.steps += 1
 
         # Columns without a token read somewhere, and `read` drops what they read.
@@ -125,7 +133,7 @@ class PagedLayer(CacheLayerMixin):
 
     def _store(self, kind: str, padded: torch.Tensor) -> torch.Tensor:
         cache, states = self._caches[kind], self.batch.pack(padded)
-        bridges.store_single_(cache, states, self.batch.plan)
+        store_single_(cache, states, self.batch.plan)
         if self.listener is not None:
             self.listener(f"{self.name}/{kind}", states, self.batch.spec)
         return self.batch.read(cache)
