@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import Any, SupportsIndex, TypeAlias
 
 from ._errors import SpecError
+from ._layout import HND, Layout
 from ._types import Size
 
 CacheShape: TypeAlias = tuple[Size, Size, Size, Size]
@@ -41,8 +42,8 @@ def as_size(name: str, value: SupportsIndex) -> Size:
     return size
 
 
-def as_cache_shape(cache_shape: Iterable[SupportsIndex]) -> CacheShape:
-    """Make the shape of a cache four Python integers, and check them for C1."""
+def as_cache_shape(cache_shape: Iterable[SupportsIndex], layout: Layout = HND) -> CacheShape:
+    """Make the shape of a cache in a layout a `CacheShape` of Python integers, checked for C1."""
     try:
         sizes = tuple(cache_shape)
     except TypeError:
@@ -50,15 +51,16 @@ def as_cache_shape(cache_shape: Iterable[SupportsIndex]) -> CacheShape:
     if len(sizes) != 4:
         raise SpecError(
             "C1",
-            "cache must have 4 axes (num_blocks, kv_heads, block_size, head_dim), "
-            f"got {len(sizes)}: {sizes}",
+            f"cache must have 4 axes ({layout.axes}), got {len(sizes)}: {sizes}",
         )
+    heads, positions = layout.kv_heads, layout.block_size
     num_blocks = as_size("num_blocks = cache.shape[0]", sizes[0])
-    kv_heads = as_size("kv_heads = cache.shape[1]", sizes[1])
-    block_size = as_size("block_size = cache.shape[2]", sizes[2])
+    kv_heads = as_size(f"kv_heads = cache.shape[{heads}]", sizes[heads])
+    block_size = as_size(f"block_size = cache.shape[{positions}]", sizes[positions])
     head_dim = as_size("head_dim = cache.shape[3]", sizes[3])
     if isinstance(block_size, int) and not 1 <= block_size <= MAX_BLOCK_SIZE:
-        raise SpecError("C1", f"block_size = cache.shape[2] must be in 1..2**30, got {block_size}")
+        axis = f"block_size = cache.shape[{positions}]"
+        raise SpecError("C1", f"{axis} must be in 1..2**30, got {block_size}")
     return num_blocks, kv_heads, block_size, head_dim
 
 

@@ -7,6 +7,7 @@ from typing import SupportsIndex
 
 from ._arrays import Framework, dtype_name, framework, is_moved, placement, type_name
 from ._errors import SpecError
+from ._layout import HND, Layout
 from ._sizes import CacheShape, as_cache_shape, as_size
 from ._spec import FORMS, BlockTable, ChunkPlan, IndexSpec
 from ._types import Array, Size
@@ -50,15 +51,15 @@ def check_load(taken_by: Taker, cache: Array, index_spec: IndexSpec) -> None:
     check_devices({"cache": cache, **index_spec.arrays()})
 
 
-def check_cache(taken_by: Taker, cache: Array) -> None:
-    """Check the kind and the shape of a cache: C1, C2, C3, C20."""
+def check_cache(taken_by: Taker, cache: Array, layout: Layout = HND) -> CacheShape:
+    """Check the kind and the shape of a cache: C1, C2, C3, C20; return its sizes."""
     _check_kind(taken_by, "cache", cache)
-    as_cache_shape(cache.shape)
+    return as_cache_shape(cache.shape, layout)
 
 
-def check_tensors(taken_by: Taker, cache: Array, states: Array) -> None:
+def check_tensors(taken_by: Taker, cache: Array, states: Array, layout: Layout = HND) -> None:
     """Check what a store of one tensor needs beyond its index spec: C1, C2, the arrays' kinds."""
-    check_cache(taken_by, cache)
+    _, kv_heads, _, head_dim = check_cache(taken_by, cache, layout)
     _check_kind(taken_by, "states", states)
     shape = states.shape
     if len(shape) != 3:
@@ -66,7 +67,6 @@ def check_tensors(taken_by: Taker, cache: Array, states: Array) -> None:
             "C1",
             f"states must have 3 axes (num_tokens, kv_heads, head_dim), got {tuple(shape)}",
         )
-    _, kv_heads, _, head_dim = cache.shape
     _check_axis("states", states, 1, "kv_heads", kv_heads, " of cache")
     _check_axis("states", states, 2, "head_dim", head_dim, " of cache")
     if states.dtype != cache.dtype:

@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
+from .._layout import Layout
 from .._types import Array, Integer, Shaped, Size
 from .bits import move
 
 
 def scatter(
-    cache: Shaped[Array, "num_blocks kv_heads block_size head_dim"],
+    layout: Layout,
+    cache: Shaped[Array, "num_blocks axis1 axis2 head_dim"],
     states: Shaped[Array, "num_tokens kv_heads head_dim"],
     places: Integer[Array, "num_tokens 2"],
-) -> Shaped[Array, "num_blocks kv_heads block_size head_dim"]:
+) -> Shaped[Array, "num_blocks axis1 axis2 head_dim"]:
     """Write each row of `states` to its place, unless that is past the end."""
-    return move(_scatter, cache, states, places)
+    return move(_in_layout(_scatter, layout), cache, states, places)
 
 
 def gather(
-    cache: Shaped[Array, "num_blocks kv_heads block_size head_dim"],
+    layout: Layout,
+    cache: Shaped[Array, "num_blocks axis1 axis2 head_dim"],
     places: Integer[Array, "num_tokens 2"],
 ) -> Shaped[Array, "num_tokens kv_heads head_dim"]:
     """Read the row at each place; zeros where that is past the end."""
-    return move(_gather, cache, places)
+    return move(_in_layout(_gather, layout), cache, places)
 
 
 def places_of(
@@ -36,19 +41,24 @@ def places_of(
     return jnp.stack([block, slots % block_size], axis=1)
 
 
-def _scatter(cache: Array, states: Array, places: Array) -> Array:
+# The very same function each time, since JAX's caches tell functions apart by identity.
+_in_layout = functools.cache(functools.partial)
+
+
+def _scatter(layout: Layout, cache: Array, states: Array, places: Array) -> Array:
     dimensions = jax.lax.ScatterDimensionNumbers(
         update_window_dims=(1, 2),
-        inserted_window_dims=(0, 2),
-        scatter_dims_to_operand_dims=(0, 2),
+        inserted_window_dims=(0, layout.block_size),
+        scatter_dims_to_operand_dims=(0, layout.block_size),
     )
     # Unique, since JAX transposes no other scatter.
     return jax.lax.scatter(cache, places, states, dimensions, unique_indices=True, mode="drop")
 
 
-def _gather(cache: Array, places: Array) -> Array:
+def _gather(layout: Layout, cache: Array, places: Array) -> Array:
+    at = (0, layout.block_size)
     dimensions = jax.lax.GatherDimensionNumbers(
-        offset_dims=(1, 2), collapsed_slice_dims=(0, 2), start_index_map=(0, 2)
+        offset_dims=(1, 2), collapsed_slice_dims=at, start_index_map=at
     )
-    sizes = (1, cache.shape[1], 1, cache.shape[3])
+    sizes = tuple(1 if axis in at else size for axis, size in enumerate(cache.shape))
     return jax.lax.gather(cache, places, dimensions, sizes, mode="fill", fill_value=0)

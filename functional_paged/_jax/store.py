@@ -15,6 +15,7 @@ try:
 except ImportError:  # where older versions have it
     from jax.experimental.shard import auto_axes  # pyright: ignore[reportMissingImports]
 
+from .._layout import Layout, LayoutName, layout_of
 from .._sizes import as_size
 from .._slots import slots_in
 from .._spec import IndexSpec, narrowed
@@ -23,7 +24,9 @@ from .scatter import gather, places_of, scatter
 from .trees import Caches, States, check_caches, check_trees, values_now
 
 
-def store_single(cache: Caches, states: States, index_spec: IndexSpec) -> Caches:
+def store_single(
+    cache: Caches, states: States, index_spec: IndexSpec, *, layout: LayoutName = "HND"
+) -> Caches:
     """Return `cache` with each stored token's row of `states` at its slot.
 
     Pure: works under `jax.jit`, `vmap`, `grad`, `jvp`, `linear_transpose`, `lax.scan`, `jax.export`
@@ -35,6 +38,8 @@ def store_single(cache: Caches, states: States, index_spec: IndexSpec) -> Caches
         in `num_blocks` and `block_size`: a `(k, v)` pair, a cache with its scales. Left alone.
       states: `(num_tokens, kv_heads, head_dim)` of the cache's dtype, or a matching pytree.
       index_spec: any of the three forms; slots are computed once for all leaves.
+      layout: `"NHD"` for caches `(num_blocks, block_size, kv_heads, head_dim)`, which are stored
+        into as they lie; static.
 
     Returns:
       New caches: stored rows equal the states' rows bit for bit, all else keeps its bits (C16).
@@ -53,17 +58,21 @@ def store_single(cache: Caches, states: States, index_spec: IndexSpec) -> Caches
       >>> store_single(cache, states, spec).ravel()
       Array([0., 0., 0., 5.], dtype=float32)
     """
-    check_trees(cache, states, index_spec)
-    return _store_leaves(*values_now((cache, states)), narrowed(index_spec))
+    axes = layout_of(layout)
+    check_trees(cache, states, index_spec, axes)
+    return _store_leaves(*values_now((cache, states)), narrowed(index_spec), axes)
 
 
-def load_single(cache: Caches, index_spec: IndexSpec, num_tokens: SupportsIndex) -> States:
+def load_single(
+    cache: Caches, index_spec: IndexSpec, num_tokens: SupportsIndex, *, layout: LayoutName = "HND"
+) -> States:
     """Return the row at each token's slot: the read that undoes the store.
 
     Args:
       cache: as in `store_single`. Left alone.
       index_spec: any of the three forms.
       num_tokens: rows to return; any integer.
+      layout: as in `store_single`.
 
     Returns:
       States of shape `(num_tokens, kv_heads, head_dim)` a cache, bit for bit; zeros for tokens
@@ -79,33 +88,35 @@ def load_single(cache: Caches, index_spec: IndexSpec, num_tokens: SupportsIndex)
       >>> load_single(cache, SlotMapping(jnp.array([3, -1])), 2).ravel()
       Array([3., 0.], dtype=float32)
     """
-    check_caches(cache, index_spec)
-    return _load_leaves(values_now(cache), narrowed(index_spec), as_size("num_tokens", num_tokens))
+    axes, count = layout_of(layout), as_size("num_tokens", num_tokens)
+    check_caches(cache, index_spec, axes)
+    return _load_leaves(values_now(cache), narrowed(index_spec), count, axes)
 
 
 # The jit is for eager callers: one dispatch instead of one an operation. A caller's own trace
 # takes the lines in.
-@partial(jax.jit, inline=True)
-def _store_leaves(cache: Caches, states: States, index_spec: IndexSpec) -> Caches:
+@partial(jax.jit, inline=True, static_argnums=3)
+def _store_leaves(cache: Caches, states: States, index_spec: IndexSpec, layout: Layout) -> Caches:
     num_tokens = next((leaf.shape[0] for leaf in jax.tree.leaves(states)), 0)
-    return _moved(scatter, lambda spec: spec, num_tokens, index_spec, cache, states)
+    return _moved(scatter, lambda spec: spec, layout, num_tokens, index_spec, cache, states)
 
 
-@partial(jax.jit, inline=True, static_argnums=2)
-def _load_leaves(cache: Caches, index_spec: IndexSpec, num_tokens: int) -> States:
-    by_head = lambda spec: PartitionSpec(None, spec[1], spec[3])  # noqa: E731
-    return _moved(gather, by_head, num_tokens, index_spec, cache)
+@partial(jax.jit, inline=True, static_argnums=(2, 3))
+def _load_leaves(cache: Caches, index_spec: IndexSpec, num_tokens: int, layout: Layout) -> States:
+    by_head = lambda spec: PartitionSpec(None, spec[layout.kv_heads], spec[3])  # noqa: E731
+    return _moved(gather, by_head, layout, num_tokens, index_spec, cache)
 
 
 def _moved(
     move: Callable[..., Array],
     spread: Callable[[Any], PartitionSpec],
+    layout: Layout,
     num_tokens: Size,
     index_spec: IndexSpec,
     cache: Caches,
     *states: PyTree,
 ) -> PyTree:
-    """The results of `move(cache, *states, places)` by leaf.
+    """The results of `move(layout, cache, *states, places)` by leaf.
 
     On a mesh of Explicit axes each has the sharding that `spread` makes of its cache's.
     """
@@ -113,11 +124,11 @@ def _moved(
         return cache
 
     def move_leaves(index_spec: IndexSpec, *trees: PyTree) -> PyTree:
-        shape = jax.tree.leaves(trees)[0].shape
+        shape = layout.sizes(jax.tree.leaves(trees)[0].shape)
         # As JAX arrays, since under disable_jit NumPy's come through.
         slots = slots_in(jnp, index_spec.map(jnp.asarray), shape, num_tokens)
         places = places_of(slots, shape[0], shape[2])
-        return jax.tree.map(lambda *leaves: move(*leaves, places), *trees)
+        return jax.tree.map(lambda *leaves: move(layout, *leaves, places), *trees)
 
     given = (index_spec, cache, *states)
     meshes = [jax.typeof(leaf).sharding.mesh for leaf in jax.tree.leaves(given)]

@@ -13,6 +13,7 @@ from jax.core import Tracer
 from .. import _static_checks as static_checks
 from .._arrays import dtype_name, slot_dtype
 from .._errors import SpecError
+from .._layout import Layout
 from .._spec import FORMS, IndexSpec, register_pytrees
 from .._types import Array, PyTree, Shaped
 
@@ -26,12 +27,12 @@ _passed: set[Hashable] = set()
 """Signatures of the stores that `check_trees` has passed, at most 1024 of them."""
 
 
-def check_trees(cache: Caches, states: States, index_spec: IndexSpec) -> None:
+def check_trees(cache: Caches, states: States, index_spec: IndexSpec, layout: Layout) -> None:
     """Check C1-C4 for each leaf of a store, and that the leaves belong together."""
     caches, cache_tree = jax.tree.flatten(cache)
     rows, states_tree = jax.tree.flatten(states)
     # Checks take as long as an empty jit, and the steps of a decode loop are all of one kind.
-    signature = _signature((cache_tree, states_tree), caches + rows, index_spec)
+    signature = _signature((cache_tree, states_tree, layout), caches + rows, index_spec)
     if signature is not None and signature in _passed:
         return
     if cache_tree != states_tree:
@@ -41,9 +42,9 @@ def check_trees(cache: Caches, states: States, index_spec: IndexSpec) -> None:
     static_checks.check_index_spec(static_checks.JAX_STORE, index_spec)
     indices = index_spec.arrays()
     for cache_leaf, states_leaf in zip(caches, rows, strict=True):
-        static_checks.check_tensors(static_checks.JAX_STORE, cache_leaf, states_leaf)
+        static_checks.check_tensors(static_checks.JAX_STORE, cache_leaf, states_leaf, layout)
         static_checks.check_devices({"cache": cache_leaf, "states": states_leaf, **indices})
-    _check_layout(caches)
+    _check_together(caches, layout)
     _check_agree("states", rows, 0, "num_tokens")
     if signature is not None:
         if len(_passed) >= 1024:
@@ -51,7 +52,7 @@ def check_trees(cache: Caches, states: States, index_spec: IndexSpec) -> None:
         _passed.add(signature)
 
 
-def _signature(trees: Hashable, leaves: list[Array], index_spec: IndexSpec) -> Hashable | None:
+def _signature(kind: Hashable, leaves: list[Array], index_spec: IndexSpec) -> Hashable | None:
     """All that C1-C4 can depend on; `None` where JAX holds not all of the arrays."""
     if type(index_spec) not in FORMS:
         return None
@@ -60,18 +61,18 @@ def _signature(trees: Hashable, leaves: list[Array], index_spec: IndexSpec) -> H
     if not all(map(_is_concrete, arrays)):
         return None
     kinds = tuple([(array.aval, array.committed and array.sharding) for array in arrays])
-    return trees, tuple(indices), kinds, jax.dtypes.canonicalize_dtype(np.int64)
+    return kind, tuple(indices), kinds, jax.dtypes.canonicalize_dtype(np.int64)
 
 
-def check_caches(cache: Caches, index_spec: IndexSpec) -> None:
+def check_caches(cache: Caches, index_spec: IndexSpec, layout: Layout) -> None:
     """Check C1-C4 for each leaf of a load, and that the leaves belong together."""
     static_checks.check_index_spec(static_checks.JAX_STORE, index_spec)
     indices = index_spec.arrays()
     leaves = jax.tree.leaves(cache)
     for leaf in leaves:
-        static_checks.check_cache(static_checks.JAX_STORE, leaf)
+        static_checks.check_cache(static_checks.JAX_STORE, leaf, layout)
         static_checks.check_devices({"cache": leaf, **indices})
-    _check_layout(leaves)
+    _check_together(leaves, layout)
 
 
 def check_donation(cache: Caches, states: States, index_spec: IndexSpec) -> None:
@@ -110,7 +111,7 @@ def _is_concrete(array: Array) -> bool:
     return isinstance(array, jax.Array) and not isinstance(array, Tracer)
 
 
-def _check_layout(caches: list[Array]) -> None:
+def _check_together(caches: list[Array], layout: Layout) -> None:
     """Check that JAX holds all caches of a tree, and that one slot fits them all."""
     for leaf in caches:
         if jax.dtypes.canonicalize_dtype(leaf.dtype) != leaf.dtype:
@@ -120,9 +121,9 @@ def _check_layout(caches: list[Array]) -> None:
                 "enable jax_enable_x64",
             )
         # C5, also for slots that are given as they are.
-        slot_dtype(jnp, leaf.shape[0] * leaf.shape[2])
+        slot_dtype(jnp, leaf.shape[0] * leaf.shape[layout.block_size])
     _check_agree("cache", caches, 0, "num_blocks")
-    _check_agree("cache", caches, 2, "block_size")
+    _check_agree("cache", caches, layout.block_size, "block_size")
 
 
 def _check_agree(tree: str, leaves: list[Array], axis: int, meaning: str) -> None:

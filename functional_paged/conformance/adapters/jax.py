@@ -13,6 +13,7 @@ import functional_paged
 from functional_paged import IndexSpec
 
 from ..cases.case import Case
+from ..cases.guarded_cache import Order
 
 
 class JaxAdapter:
@@ -25,9 +26,10 @@ class JaxAdapter:
     isolation = "process"
     strict = True
 
-    def __init__(self, name: str, store: Any):
+    def __init__(self, name: str, store: Any, order: Order = "HND"):
         self.name = name
-        self._store = store
+        self.order: Order = order
+        self._store = functools.partial(store, layout=order)
 
     def info(self) -> dict[str, str]:
         return {"jax": jax.__version__, "device": jax.devices()[0].device_kind}
@@ -50,21 +52,26 @@ class JaxAdapter:
         functional_paged.check_spec(index_spec, cache_shape=cache_shape, num_tokens=num_tokens)
 
     def load(self, cache: np.ndarray, index_spec: IndexSpec, num_tokens: int) -> Any:
-        return functional_paged.load_single(cache, index_spec, num_tokens)
+        return functional_paged.load_single(cache, index_spec, num_tokens, layout=self.order)
 
     def vjp(
         self, cache: np.ndarray, states: np.ndarray, index_spec: IndexSpec, cotangent: np.ndarray
     ) -> Any:
-        store = functools.partial(functional_paged.store_single, index_spec=index_spec)
+        store = functools.partial(
+            functional_paged.store_single, index_spec=index_spec, layout=self.order
+        )
         _, pull = jax.vjp(store, cache, states)
         return pull(cotangent)
 
 
-def _store_donated(cache: np.ndarray, states: np.ndarray, index_spec: IndexSpec) -> jax.Array:
+def _store_donated(
+    cache: np.ndarray, states: np.ndarray, index_spec: IndexSpec, layout: Order
+) -> jax.Array:
     # JAX reads or takes over a NumPy array's memory after the call, so it gets some of its own.
     owned = jnp.asarray(cache.copy())
-    return functional_paged.store_single_donated(owned, states, index_spec)
+    return functional_paged.store_single_donated(owned, states, index_spec, layout=layout)
 
 
 adapter = JaxAdapter("jax", functional_paged.store_single)
 donated = JaxAdapter("jax-donated", _store_donated)
+nhd = JaxAdapter("jax-nhd", functional_paged.store_single, "NHD")
