@@ -1,7 +1,7 @@
 """Lines of a cache's cells as SVG, for an explanation and for the report of a run.
 
-What a cell says is the caller's: a text, a look, a hint. Colours come from the style sheet that has
-the classes of the looks.
+What a cell says is the caller's: a text, a kind, a hint. Colours come from the style sheet that has
+the classes of the kinds.
 """
 
 from __future__ import annotations
@@ -10,26 +10,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from xml.etree import ElementTree as ET
 
-CELL_WIDTH, CELL_HEIGHT, STRIP = 34, 32, 13
-"""A cell with text, and the strip at its foot that carries the pattern and symbol of its look."""
+CELL_WIDTH, CELL_HEIGHT = 34, 32
 
 CHARACTER = 7.3
 """Width of a character at 12 pixels, generous for every font that the styles name."""
-
-
-@dataclass(frozen=True)
-class Look:
-    """The looks of one thing that may happen to a position, told apart without colour too.
-
-    Attributes:
-      kind: style class, for its colour.
-      fill: its pattern as a `fill`; `None` where the class brings its own, or there is none.
-      symbol: one character for its strip; empty for a plain cell.
-    """
-
-    kind: str
-    fill: str | None = None
-    symbol: str = ""
 
 
 @dataclass(frozen=True)
@@ -37,14 +21,16 @@ class Cell:
     """A position, or neighbours that look alike.
 
     Attributes:
-      text: such as the number of the token in it; without one, the look fills the cell.
-      look: of what happens there; `None` for a position that does not change.
+      text: such as the number of the token in it.
+      kind: style class; "ghost" for a position that does not change.
+      symbol: one character below the text, so that no kind is told by its colour alone.
       hint: one line that a pointer over it tells.
       count: positions that it stands for.
     """
 
     text: str = ""
-    look: Look | None = None
+    kind: str = "ghost"
+    symbol: str = ""
     hint: str = ""
     count: int = 1
 
@@ -80,6 +66,74 @@ def width_of(text: str) -> float:
     return len(text) * CHARACTER
 
 
+def right_edge(drawing: ET.Element) -> float:
+    """The right edge of all that a drawing has."""
+    edges = [0.0]
+    for element in drawing.iter():
+        x = float(element.get("x", 0))
+        if element.tag == "rect":
+            edges.append(x + float(element.get("width", 0)))
+        elif element.tag == "text" and "text-anchor" not in element.attrib:
+            edges.append(x + width_of(element.text or ""))
+    return max(edges)
+
+
+def draw_lines(
+    parent: ET.Element,
+    x: float,
+    y: float,
+    lines: Sequence[tuple[str, Sequence[Cell]]],
+    *,
+    ticks: Iterable[int] = (),
+    size: tuple[float, float] = (CELL_WIDTH, CELL_HEIGHT),
+    gap: float = 4,
+) -> float:
+    """Draw labels, each with its cells, one below the other under the numbers of the offsets.
+
+    Args:
+      parent: takes the parts.
+      x: left edge.
+      y: upper edge.
+      lines: a label and its cells each; a label without cells stands alone.
+      ticks: offsets to number.
+      size: width of a position and height of a line.
+      gap: between lines.
+
+    Returns:
+      The lower edge.
+    """
+    width, height = size
+    left = x + 6 + max((width_of(label) for label, cells in lines if cells), default=0)
+    ticks = list(ticks)
+    if lines and ticks:
+        y += 12
+        for tick in ticks:
+            draw_text(parent, left + tick * width, y - 3, str(tick), "faint", room=width)
+    for label, cells in lines:
+        draw_text(parent, x, y + height / 2 + 4, label, "faint" if cells else "gap")
+        at = left
+        for cell in cells:
+            draw_cell(parent, at, y, cell, size)
+            at += cell.count * width
+        y += height + gap
+    return y
+
+
+def draw_cell(
+    parent: ET.Element, x: float, y: float, cell: Cell, size: tuple[float, float]
+) -> None:
+    """Draw a cell with its upper left corner at `(x, y)`."""
+    width = size[0] * cell.count
+    rect = draw_rect(parent, x, y, width, size[1], cell.kind)
+    if cell.hint:
+        ET.SubElement(rect, "title").text = cell.hint
+    if cell.text:
+        style = "faint" if cell.kind == "ghost" else "bold"
+        draw_text(parent, x, y + (14 if cell.symbol else 20), cell.text, style, room=width)
+    if cell.symbol:
+        draw_text(parent, x, y + 27, cell.symbol, "bold", room=width)
+
+
 def draw_text(
     parent: ET.Element, x: float, y: float, text: str, kind: str = "", *, room: float | None = None
 ) -> None:
@@ -94,99 +148,13 @@ def draw_text(
     ET.SubElement(parent, "text", attributes).text = text
 
 
-def draw_lines(
-    parent: ET.Element,
-    x: float,
-    y: float,
-    lines: Sequence[tuple[str, Sequence[Cell]]],
-    *,
-    ticks: Iterable[int] = (),
-    size: tuple[float, float] = (CELL_WIDTH, CELL_HEIGHT),
-    gap: float = 4,
-) -> tuple[float, float]:
-    """Draw labels, each with its cells, one below the other under the numbers of the offsets.
-
-    Args:
-      parent: takes the parts.
-      x: left edge.
-      y: upper edge.
-      lines: a label and its cells each; a label without cells stands alone.
-      ticks: offsets to number.
-      size: width of a position and height of a line.
-      gap: between lines.
-
-    Returns:
-      The right and the lower edge.
-    """
-    width, height = size
-    left = x + 6 + max((width_of(label) for label, cells in lines if cells), default=0)
-    right, ticks = left, list(ticks)
-    if lines and ticks:
-        y += 12
-        for tick in ticks:
-            draw_text(parent, left + tick * width, y - 3, str(tick), "faint", room=width)
-    for label, cells in lines:
-        draw_text(parent, x, y + height / 2 + 4, label, "faint" if cells else "gap")
-        at = left
-        for cell in cells:
-            draw_cell(parent, at, y, cell, size)
-            at += cell.count * width
-        right = max(right, at, x + width_of(label))
-        y += height + gap
-    return right, y
-
-
-def draw_cell(
-    parent: ET.Element,
-    x: float,
-    y: float,
-    cell: Cell,
-    size: tuple[float, float] = (CELL_WIDTH, CELL_HEIGHT),
-) -> None:
-    """Draw a cell with its upper left corner at `(x, y)`."""
-    width, height = size[0] * cell.count, size[1]
-    if cell.look is None:
-        draw_rect(parent, x, y, width, height, "ghost")
-        if cell.text:
-            draw_text(parent, x, y + 20, cell.text, "faint", room=width)
-        return
-    if not cell.text:
-        rect = draw_rect(parent, x, y, width, height, cell.look.kind, fill=cell.look.fill)
-        ET.SubElement(rect, "title").text = cell.hint
-        return
-    group = ET.SubElement(parent, "g")
-    ET.SubElement(group, "title").text = cell.hint
-    draw_rect(group, x, y, width, height, cell.look.kind)
-    draw_text(group, x, y + (14 if cell.look.symbol else 20), cell.text, "bold", room=width)
-    if cell.look.symbol:
-        draw_strip(group, x, y + height - STRIP, cell.look)
-
-
-def draw_strip(parent: ET.Element, x: float, y: float, look: Look) -> None:
-    """Draw the pattern and symbol of a look."""
-    draw_rect(parent, x, y, CELL_WIDTH, STRIP, look.kind, fill=look.fill)
-    if look.symbol:
-        # A plain plate inside the edge of the strip, so that the pattern does not cross the symbol.
-        draw_rect(parent, x + CELL_WIDTH / 2 - 6, y + 1, 12, STRIP - 2, f"{look.kind} plain")
-        draw_text(parent, x, y + 10, look.symbol, "bold", room=CELL_WIDTH)
-
-
 def draw_rect(
-    parent: ET.Element,
-    x: float,
-    y: float,
-    width: float,
-    height: float,
-    kind: str,
-    *,
-    fill: str | None = None,
+    parent: ET.Element, x: float, y: float, width: float, height: float, kind: str
 ) -> ET.Element:
-    """Draw a rectangle; `fill` wins over that of its class."""
-    attributes = {"class": kind, "x": _number(x), "y": _number(y)}
-    attributes |= {"width": _number(width), "height": _number(height)}
-    if fill is not None:
-        attributes["style"] = f"fill: {fill}"
-    return ET.SubElement(parent, "rect", attributes)
+    """Draw a rectangle."""
+    place = {"x": x, "y": y, "width": width, "height": height}
+    numbers = {name: _number(value) for name, value in place.items()}
+    return ET.SubElement(parent, "rect", {"class": kind, **numbers})
 
 
 def _number(value: float) -> str:

@@ -48,6 +48,11 @@ class Fate(Enum):
         return f"{self.clause} {self.label}" if self.clause else self.label
 
     @property
+    def kind(self) -> str:
+        """Stored, left out as the spec allows, or wrong; for its colour."""
+        return "wrong" if self.breaks else "stored" if self is Fate.STORED else "skipped"
+
+    @property
     def told(self) -> str:
         """The label, then the clause in brackets."""
         return f"{self.label} ({self.clause})" if self.clause else self.label
@@ -162,8 +167,8 @@ class Explanation:
         """The drawing as the text of a complete SVG file.
 
         It is the same for the same explanation; long runs, rows and blocks past a size that can be
-        looked at are counted instead of drawn. Every fate has a pattern and a symbol beside its
-        colour, and the colours follow the reader's light or dark mode.
+        looked at are counted instead of drawn. Every fate has a symbol beside its colour, and the
+        colours follow the reader's light or dark mode.
         """
         from .svg import to_svg
 

@@ -18,6 +18,7 @@ LINE_WIDTH = 80
 """Characters that a line of the map may take."""
 
 _UNCHANGED = "."
+_STYLES = {"stored": "green", "skipped": "yellow", "wrong": "red"}
 
 
 def render(explanation: Explanation) -> RenderableType:
@@ -59,7 +60,7 @@ def _tokens(source: Source, columns: Mapping[str, int], *, show_header: bool) ->
     runs, left_out = source.runs(MOST)
     for run in runs:
         fate, why = run.first.fate, run.first.why
-        label = (f"{fate.symbol} ", "bold"), (str(fate), _style(fate))
+        label = (f"{fate.symbol} ", "bold"), (str(fate), _STYLES[fate.kind])
         what = Text.assemble(*label, f": {why}" if why else "")
         table.add_row("", *(_cell(run, name) for name in columns), what)
     if left_out:
@@ -82,12 +83,6 @@ def _cell(run: Run, name: str) -> str:
     return run.span(name) or "-"
 
 
-def _style(fate: Fate) -> str:
-    if fate.breaks:
-        return "red"
-    return "green" if fate is Fate.STORED else "yellow"
-
-
 def _cache_map(explanation: Explanation) -> list[RenderableType]:
     cells, block_size = explanation.cells, explanation.block_size
     if not cells:
@@ -106,7 +101,7 @@ def _cache_map(explanation: Explanation) -> list[RenderableType]:
     for label, line in zip(labels[:MOST], shown, strict=False):
         text = Text(f"  {label:<{longest}} |")
         for tokens in line:
-            style = _style(tokens[0].fate) if tokens else ""
+            style = _STYLES[tokens[0].fate.kind] if tokens else ""
             text.append(f"{_mark(tokens) or _UNCHANGED:>{width}}", style)
         parts.append(text.append(" |"))
     if len(lines) > MOST:

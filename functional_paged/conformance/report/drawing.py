@@ -48,7 +48,8 @@ def drawing(mismatch: Mapping[str, Any], cache_shape: Sequence[int]) -> dict[str
     # The cells begin at x = 0, the first line at y = 0, as the patterns do.
     left = -6 - max((cells.width_of(label) for label, drawn in lines if drawn), default=0)
     ticks = range(0, columns_of(size), 4)
-    right, bottom = cells.draw_lines(parts, left, -12, lines, ticks=ticks, size=SIZE, gap=GAP)
+    bottom = cells.draw_lines(parts, left, -12, lines, ticks=ticks, size=SIZE, gap=GAP)
+    right = cells.right_edge(parts)
     positions = {o: sorted(p for p, found in outcomes.items() if found == o) for o in OUTCOMES}
     return {
         "svg": "".join(ET.tostring(part, encoding="unicode") for part in parts),
@@ -109,7 +110,7 @@ def _cells(line: cells.Line, outcomes: Mapping[Position, str], first: Position) 
         outcome = kind.removesuffix(" first")
         meaning = f": {OUTCOMES[outcome]}" if outcome in OUTCOMES else ""
         hint = f"{_run(line.block, offsets[0], offsets[-1])}, {outcome}{meaning}"
-        runs.append(cells.Cell(look=cells.Look(kind), hint=hint, count=len(offsets)))
+        runs.append(cells.Cell(kind=kind, hint=hint, count=len(offsets)))
     return runs
 
 
