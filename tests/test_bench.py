@@ -207,9 +207,9 @@ def test_code_in_a_process_that_fails_is_an_error_in_words() -> None:
             "--only must be one of store, growth, layers, ",
         ),
         (["--device", "abacus"], "--device abacus: "),
-        (["--json", "absent/results.json"], "--json absent/results.json: No such file"),
+        (["--json", "absent/results.json"], "--json absent/results.json: cannot be written"),
         (["--plots", "taken"], "--plots taken: File exists"),
-        (["--plots", "full"], "--plots store full/store.svg: Is a directory"),
+        (["--plots", "full"], "--plots store full/store.svg: cannot be written"),
     ],
 )
 def test_what_cannot_be_done_is_refused_before_anything_is_measured(

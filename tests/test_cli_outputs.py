@@ -67,18 +67,17 @@ def refused(words: list[str]) -> str:
     return line
 
 
-def test_what_cannot_be_opened_is_refused_before_the_run(folder: Path) -> None:
+def test_what_cannot_be_written_is_refused_before_the_run(folder: Path) -> None:
     (folder / "a_folder").mkdir()
     for option in ("--json", "--html", "--write-ledger"):
-        assert refused([option, "a_folder"]) == f"{option} a_folder: Is a directory"
-        assert refused([option, "no/f"]) == f"{option} no/f: No such file or directory"
+        assert refused([option, "a_folder"]) == f"{option} a_folder: cannot be written"
+        assert refused([option, "no/f"]) == f"{option} no/f: cannot be written"
     assert run("explain", "spec.json", "--svg", "a_folder").returncode == 2
 
 
 def test_one_file_for_two_outputs_is_refused_by_any_path(folder: Path) -> None:
     (folder / "old").write_text("old")
     (folder / "link").symlink_to("old")
-    os.link(folder / "old", folder / "hard")
     (folder / "dangling").symlink_to("new")
     for one, other in [
         ("new", "new"),
@@ -86,7 +85,6 @@ def test_one_file_for_two_outputs_is_refused_by_any_path(folder: Path) -> None:
         ("new", str(folder / "new")),
         ("new", "dangling"),
         ("old", "link"),
-        ("old", "hard"),
     ]:
         said = f"{Path(other)} must be another file than --json {one}"
         assert refused(["--json", one, "--html", other]) == f"--html {said}"
@@ -184,7 +182,7 @@ def test_a_reader_that_goes_away_ends_it_quietly(command: str) -> None:
         os.close(reader)
         ended = run(*PIPED[command], stdout=writer, PYTHONUNBUFFERED=unbuffered)
         os.close(writer)
-        assert (ended.returncode, ended.stderr) == (141, b"")
+        assert (ended.returncode, ended.stderr) == (2, b"")
 
 
 @pytest.mark.parametrize("command", PIPED)

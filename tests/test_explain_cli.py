@@ -78,7 +78,7 @@ def test_c18_empty_fields_keep_their_axes(spec: dict[str, Any], shape: tuple[int
 # Each one change away from a file that is drawn: the text, and what is said of it.
 REFUSED = {
     "no_json": ("{", "must be JSON: Expecting property name enclosed in double quotes"),
-    "too_deep": ("[" * 100_000, "must not be nested that deeply"),
+    "too_deep": ("[" * 100_000, "must be JSON: "),
     "endless_number": (json.dumps(SLOTS).replace("9", "9" * 5000), "must be JSON: Exceeds the"),
     "no_object": ([1], "must be a JSON object, got [1]"),
     "no_form": (
@@ -98,12 +98,7 @@ REFUSED = {
     "missing_size": (without(PLAN, "block_size"), "block_size is missing; form chunks needs it"),
     "unknown_field": (
         {**SLOTS, "cu_q_lens": [0]},
-        "cu_q_lens is no field of form slots, which has form, slots, num_blocks, block_size, "
-        "num_tokens",
-    ),
-    "twice": (
-        json.dumps(SLOTS)[:-1] + ', "slots": [1]}',
-        "slots must be given once, got it 2 times",
+        "cu_q_lens is no field of form slots, which has slots, num_blocks, block_size, num_tokens",
     ),
     "size_type": (
         {**SLOTS, "num_blocks": "6"},
@@ -124,19 +119,19 @@ REFUSED = {
     "vector_type": ({**SLOTS, "slots": 9}, "slots must be a list of integers, got 9"),
     "vector_entry": (
         {**TABLE, "context_kv_lens": [1, 2.5]},
-        "context_kv_lens[1] must be an int32 integer, got 2.5",
+        "context_kv_lens must have int32 integers, got 2.5",
     ),
     "vector_range": (
         {**TABLE, "cu_q_lens": [0, 1, 2**31]},
-        "cu_q_lens[2] must be an int32 integer, got 2147483648",
+        "cu_q_lens must have int32 integers, got 2147483648",
     ),
     "vector_nan": (
         {**TABLE, "context_kv_lens": [float("nan"), 2]},
-        "context_kv_lens[0] must be an int32 integer, got NaN",
+        "context_kv_lens must have int32 integers, got NaN",
     ),
     "slots_range": (
         {**SLOTS, "slots": [2**63]},
-        "slots[0] must be an int64 integer, got 9223372036854775808",
+        "slots must have int64 integers, got 9223372036854775808",
     ),
     "table_type": (
         {**TABLE, "block_table": {"0": [4]}},
@@ -144,19 +139,19 @@ REFUSED = {
     ),
     "table_row": (
         {**TABLE, "block_table": [4, 2]},
-        "block_table[0] must be a list of integers, got 4",
+        "block_table must be a list of lists of integers, got [4, 2]",
     ),
     "table_entry": (
         {**TABLE, "block_table": [[4, 2], [5, None]]},
-        "block_table[1, 1] must be an int32 integer, got null",
+        "block_table must have int32 integers, got null",
     ),
     "table_range": (
         {**TABLE, "block_table": [[4, -(2**31) - 1], [5, 0]]},
-        "block_table[0, 1] must be an int32 integer, got -2147483649",
+        "block_table must have int32 integers, got -2147483649",
     ),
     "table_ragged": (
         {**TABLE, "block_table": [[4, 2], [5]]},
-        "block_table[1] must have as many entries as block_table[0] = 2, got 1",
+        "block_table must have rows of one length, got [[4, 2], [5]]",
     ),
     "plan_columns": (
         {**PLAN, "chunks": [[0, 4, 0]]},
@@ -194,7 +189,7 @@ def test_files_that_cannot_be_read_or_written_are_refused(tmp_path: Path) -> Non
     file.write_bytes(b'{"form": "\xff"}')
     assert refused(file) == f"{file}: must be UTF-8 text, byte 10 is not\n"
     file.write_text(json.dumps(SLOTS))
-    assert refused(file, "--svg", tmp_path) == f"--svg {tmp_path}: Is a directory\n"
+    assert refused(file, "--svg", tmp_path) == f"--svg {tmp_path}: cannot be written\n"
 
 
 @pytest.mark.parametrize("spec", [TABLE, PLAN, SLOTS], ids=["table", "plan", "slots"])

@@ -195,7 +195,7 @@ def test_a_file_that_cannot_be_opened_is_said_before_the_probe(tmp_path, install
     looked = installed(ModelFunctions())
     done = command_line("probe", "--json", tmp_path)
     assert done.exit_code == 2
-    assert "Is a directory" in done.output
+    assert "cannot be written" in done.output
     assert not looked
 
 

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .. import _bench
-from .outputs import Refused, console, opened, shown
+from .outputs import Outputs, Refused, console
 
 
 def bench(
@@ -35,7 +35,7 @@ def bench(
 
     Each number is the ratio of a way's time to that of its baseline in the same round: the median
     of the rounds, with the 10 % and 90 % quantiles. Exit status: 0, or 2 where an option is wrong
-    or something cannot be written, 141 where nobody reads the output.
+    or something cannot be written.
     """
     if only is not None and only not in _bench.GROUPS:
         raise Refused(f"--only must be one of {', '.join(_bench.GROUPS)}, got {only!r}")
@@ -48,16 +48,14 @@ def bench(
         except OSError as error:
             raise Refused(f"--plots {plots}: {error.strerror}") from None
         files |= {f"--plots {group}": plots / f"{group}.svg" for group in chosen}
-    with opened(files) as outputs:
-        told = {"schema": _bench.SCHEMA, "device": device_name, "quick": quick}
-        results = {**told, "machine": _bench.machine(), **_measured(chosen, quick, device)}
-        for output in outputs:
-            if output.option == "--json":
-                text = json.dumps(results).replace('{"group"', '\n{"group"') + "\n"  # a line each
-            else:
-                text = _bench.plot(results, output.option.split()[1])
-            output.write(lambda text=text: text)
-    return shown(0, lambda console: _show(console, results), outputs)
+    outputs = Outputs(files)
+    told = {"schema": _bench.SCHEMA, "device": device_name, "quick": quick}
+    results = {**told, "machine": _bench.machine(), **_measured(chosen, quick, device)}
+    lines = json.dumps(results).replace('{"group"', '\n{"group"') + "\n"
+    outputs.write("--json", lambda: lines)
+    for group in chosen:
+        outputs.write(f"--plots {group}", lambda group=group: _bench.plot(results, group))
+    return outputs.end(0, lambda console: _show(console, results))
 
 
 def _named(device: str) -> str:

@@ -22,7 +22,7 @@ from ..conformance.report.results import report
 from ..conformance.report.summary import verdict_of
 from ..conformance.run.ledger import Ledger, draft_ledger, read_ledgers
 from ..conformance.run.supervise import Workers, run_together
-from .outputs import Refused, console, opened, shown
+from .outputs import Outputs, Refused, console
 from .results import show_results
 
 DEFAULT_BACKENDS = ("reference", "jax", "numba", "torch")
@@ -75,8 +75,7 @@ def check(
     """Run cases against backends.
 
     Exit status: 0 if cases ran and each passed or is in a ledger; 1 on a failure; else 2 where a
-    backend cannot load or runs no case, or something cannot be written, 141 where nobody reads
-    the output.
+    backend cannot load or runs no case, or something cannot be written.
     """
     suite = [case for case in all_cases() if case.quick or not quick]
     shaped = (case for text in shape or () for case in shape_cases(_sizes(text)))
@@ -84,34 +83,29 @@ def check(
     by_id = {case.id: case for case in (*suite, *on_demand)}  # a shape may be the suite's, or twice
     chosen = [case for case in by_id.values() if fnmatchcase(case.id, cases)]
     if list_:
-        return shown(0, lambda _: print(*(case.id for case in chosen), sep="\n"))
+        return Outputs().end(0, lambda _: print(*(case.id for case in chosen), sep="\n"))
     if not chosen:
         raise Refused(f"no case matches {cases}")
     files = {"--json": json_file, "--html": html, "--write-ledger": write_ledger}
-    with opened(files, inputs=ledger or ()) as outputs:
-        ledgers = read_ledgers(ledger or ())
-        runs, contradictions = _run_all(
-            backend or DEFAULT_BACKENDS,
-            chosen,
-            ledgers,
-            seconds_per_case=seconds,
-            jobs=jobs,
-            beyond_promises=beyond_promises,
-        )
-        first, results = runs[0], report(runs)
-        texts = {
-            "--json": lambda: json.dumps(results, indent=1) + "\n",
-            "--html": lambda: to_html(results),
-            "--write-ledger": lambda: draft_ledger(
-                ledgers.get(first.name, Ledger(first.name)), first.results
-            ),
-        }
-        for output in outputs:
-            output.write(texts[output.option])
+    outputs = Outputs(files, inputs=ledger or ())
+    ledgers = read_ledgers(ledger or ())
+    runs, contradictions = _run_all(
+        backend or DEFAULT_BACKENDS,
+        chosen,
+        ledgers,
+        seconds_per_case=seconds,
+        jobs=jobs,
+        beyond_promises=beyond_promises,
+    )
+    first, results = runs[0], report(runs)
+    known = ledgers.get(first.name, Ledger(first.name))
+    outputs.write("--json", lambda: json.dumps(results, indent=1) + "\n")
+    outputs.write("--html", lambda: to_html(results))
+    outputs.write("--write-ledger", lambda: draft_ledger(known, first.results))
     verdicts = [verdict_of(backend)[0] for backend in results["backends"]]
     status = 1 if contradictions or "fail" in verdicts else 2 if "idle" in verdicts else 0
     last = [f"[bold red]ledger:[/] {escape(text)}" for text in contradictions]
-    return shown(status, lambda console: show_results(console, results, last), outputs)
+    return outputs.end(status, lambda console: show_results(console, results, last))
 
 
 def _sizes(text: str) -> tuple[int, int, int]:

@@ -11,7 +11,7 @@ from .. import _explain
 from .._errors import SpecError
 from .._explain.spec_json import JsonSpecError, parse_spec
 from .._explain.text import render
-from .outputs import Refused, opened, shown
+from .outputs import Outputs, Refused
 
 MOST_TOKENS = 100_000
 """More tokens than this are for a machine to check: nobody can look at a drawing of them."""
@@ -30,28 +30,22 @@ def explain(
     """Draw which token goes to which block and slot.
 
     Exit status: 0 if the spec is drawn, valid or not, 2 if the file has no spec to draw or
-    something cannot be written, 141 where nobody reads the output.
+    something cannot be written.
     """
-    with opened({"--svg": svg}, inputs=[spec]) as outputs:
-        try:
-            explanation = _explained(spec)
-        except OSError as error:
-            raise Refused(f"{spec}: {error.strerror}") from None
-        except UnicodeDecodeError as error:
-            raise Refused(f"{spec}: must be UTF-8 text, byte {error.start} is not") from None
-        except (JsonSpecError, SpecError) as error:
-            raise Refused(f"{spec}: {error}") from None
-        for output in outputs:
-            output.write(explanation.to_svg)
-    return shown(0, lambda console: console.print(render(explanation)), outputs)
-
-
-def _explained(spec_file: Path) -> _explain.Explanation:
-    sized = parse_spec(spec_file.read_text(encoding="utf-8"))
-    if sized.num_tokens > MOST_TOKENS:
-        raise JsonSpecError(
-            f"num_tokens must be <= {MOST_TOKENS} to be drawn, got {sized.num_tokens}"
+    outputs = Outputs({"--svg": svg}, inputs=[spec])
+    try:
+        sized = parse_spec(spec.read_text(encoding="utf-8"))
+        if sized.num_tokens > MOST_TOKENS:
+            must = f"must be <= {MOST_TOKENS} to be drawn"
+            raise JsonSpecError(f"num_tokens {must}, got {sized.num_tokens}")
+        told = _explain.explain(
+            sized.index_spec, cache_shape=sized.cache_shape, num_tokens=sized.num_tokens
         )
-    return _explain.explain(
-        sized.index_spec, cache_shape=sized.cache_shape, num_tokens=sized.num_tokens
-    )
+    except OSError as error:
+        raise Refused(f"{spec}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise Refused(f"{spec}: must be UTF-8 text, byte {error.start} is not") from None
+    except (JsonSpecError, SpecError) as error:
+        raise Refused(f"{spec}: {error}") from None
+    outputs.write("--svg", told.to_svg)
+    return outputs.end(0, lambda console: console.print(render(told)))

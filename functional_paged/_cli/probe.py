@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from .outputs import Refused, opened, shown
+from .outputs import Outputs, Refused
 
 _STYLES = {"proven": "green", "disproven": "red", "not tried": "yellow"}
 
@@ -22,20 +22,19 @@ def probe(
     """Find out what the installed ixformer really does, for a bug report to the vendor.
 
     Exit status: 0 if a way to store one tensor is proven, 1 if none is, 2 without the library or
-    if something cannot be written, 141 where nobody reads the output.
+    if something cannot be written.
     """
-    with opened({"--json": json}) as outputs:
-        (command,) = entry_points(group="functional_paged.commands", name="probe")
-        try:
-            report = command.load()()
-        except ImportError as error:
-            raise Refused(f"nothing to probe: torch cannot be imported: {error}") from None
-        except RuntimeError as error:
-            raise Refused(f"nothing to probe: {error}") from None
-        for output in outputs:
-            output.write(report.to_json)
+    outputs = Outputs({"--json": json})
+    (command,) = entry_points(group="functional_paged.commands", name="probe")
+    try:
+        report = command.load()()
+    except ImportError as error:
+        raise Refused(f"nothing to probe: torch cannot be imported: {error}") from None
+    except RuntimeError as error:
+        raise Refused(f"nothing to probe: {error}") from None
+    outputs.write("--json", report.to_json)
     status = 0 if report.stores_one_tensor else 1
-    return shown(status, lambda console: _show(console, report), outputs)
+    return outputs.end(status, lambda console: _show(console, report))
 
 
 def _show(console: Console, report: Any) -> None:
