@@ -11,17 +11,18 @@ from ._value_checks import check_spec
 
 if TYPE_CHECKING:
     from ._explain import explain
-    from ._jax.jit import compiler_options, jit, store_single_donated
+    from ._jax.jit import jit, store_single_donated
     from ._jax.store import load_single, store_single
+    from ._jax.transfer import transfer
 
 # What loads with the first use of its name: JAX, and drawing. The rest works without either.
 _LAZY = {
-    "compiler_options": "_jax.jit",
     "explain": "_explain",
     "jit": "_jax.jit",
     "load_single": "_jax.store",
     "store_single": "_jax.store",
     "store_single_donated": "_jax.jit",
+    "transfer": "_jax.transfer",
 }
 
 __all__ = [
@@ -32,7 +33,6 @@ __all__ = [
     "SlotMapping",
     "SpecError",
     "check_spec",
-    "compiler_options",
     "explain",
     "jit",
     "load_single",
@@ -40,6 +40,7 @@ __all__ = [
     "store_single",
     "store_single_donated",
     "to_slots",
+    "transfer",
 ]
 
 

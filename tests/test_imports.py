@@ -74,7 +74,7 @@ def test_the_probe_reports_each_of_them():
     assert loaded_by(code, NOT_FOR_SERVING) == set(NOT_FOR_SERVING)
 
 
-JAX_NAMES = ["store_single", "store_single_donated", "load_single", "jit", "compiler_options"]
+JAX_NAMES = ["store_single", "store_single_donated", "load_single", "transfer", "jit"]
 
 
 def test_at_most_fifteen_names_are_public():

@@ -91,7 +91,7 @@ def test_a_plain_jit_with_donation_copies_no_cache_of_another_dtype(dtype):
 @on_cpu
 def test_the_options_alone_do_not_spare_the_copy():
     # Why `functional_paged.jit` is more than `compiler_options`.
-    options = functional_paged.compiler_options()
+    options = functional_paged.jit.compiler_options()
     plain = jax.jit(store_single, donate_argnums=0, compiler_options=options)
     assert memory(plain, *outline("bf16"), SPEC).temp_size_in_bytes >= 64 * MIB
 

@@ -17,7 +17,6 @@ import functional_paged
 from functional_paged import (
     PAD,
     SlotMapping,
-    compiler_options,
     load_single,
     reference,
     store_single,
@@ -132,7 +131,7 @@ def test_a_donated_store_copies_the_dtypes_that_the_docs_name_and_no_other():
 
 @on_cpu
 def test_the_options_name_the_pass_of_every_small_float():
-    passes = compiler_options()["xla_disable_hlo_passes"].split(",")
+    passes = functional_paged.jit.compiler_options()["xla_disable_hlo_passes"].split(",")
     for name, short in [
         ("bfloat16", "bf16"),
         ("float8_e4m3fn", "f8e4m3fn"),

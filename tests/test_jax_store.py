@@ -107,7 +107,7 @@ def test_c16_a_trace_that_fails_leaves_nothing_behind():
 def test_c16_jit_without_options_is_a_plain_jit(monkeypatch):
     # Elsewhere than on CPU there is no pass to turn off, and nothing may claim that one is.
     monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
-    assert functional_paged.compiler_options() == {}
+    assert functional_paged.jit.compiler_options() == {}
     cache, states = inputs("bf16")
     got = functional_paged.jit(store_single)(cache, states, SPEC)
     assert difference(got, cache, states, SPEC) is None

@@ -48,7 +48,8 @@ def jit(fun: Callable[..., Any] | None = None, /, **jit_options: Any) -> Any:
     Args:
       fun: as for `jax.jit`; may call `store_single` any number of times. May be left out to
         decorate with options.
-      **jit_options: as for `jax.jit`; `compiler_options` go beside those of the store.
+      **jit_options: as for `jax.jit`; `compiler_options` go beside those of the store, which
+        `jit.compiler_options()` tells.
 
     Returns:
       A callable with all that the one of `jax.jit` has (`lower`, `trace`, `eval_shape`, ...), also
@@ -66,6 +67,9 @@ def jit(fun: Callable[..., Any] | None = None, /, **jit_options: Any) -> Any:
       [1.0, 2.0]
     """
     return functools.partial(jit, **jit_options) if fun is None else _Jit(fun, jit_options)
+
+
+jit.compiler_options = compiler_options  # type: ignore
 
 
 class _Jit:
