@@ -269,8 +269,8 @@ def test_a_kernel_runs_with_the_device_of_the_cache_as_the_current_one(monkeypat
     backend, seen = IxformerBackend(Recording(), device_check=False), []
     cache, spec = torch.zeros(1, 1, 1, 1), SlotMapping(torch.tensor([0]))
     plan = bridges.plan(spec, cache=cache, num_tokens=1, backend=backend)
-    for (*others, _), proof in [*backend.prover._proofs.items()]:  # there is no device to try
-        backend.prover._proofs[(*others, 1)] = proof
+    for call, proof in [*backend.prover._proofs.items()]:  # there is no device to try
+        backend.prover._proofs[call._replace(device=1)] = proof
     monkeypatch.setattr(torch.cuda, "current_device", lambda: current[0])
     monkeypatch.setattr(torch.cuda, "device", device)
     monkeypatch.setattr(torch.Tensor, "get_device", lambda self: 1)

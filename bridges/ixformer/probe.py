@@ -26,7 +26,7 @@ _KV_HEADS = (1, 2, 3, 8, 24)
 _ROWS = (7, 1023, 8191)
 
 
-def probe(functions: Any, device: torch.device | str) -> ProbeReport:
+def probe(functions: Any = None, device: torch.device | str = "cpu") -> ProbeReport:
     """Find out what a library's store kernels do, by tiny stores that harm nothing.
 
     Each store goes into memory full of canaries and is compared bit for bit with the reference,
@@ -36,11 +36,15 @@ def probe(functions: Any, device: torch.device | str) -> ProbeReport:
     `functional-paged probe` does.
 
     Args:
-      functions: an object with the kernel functions, such as the module `ixformer.functions`.
+      functions: an object with the kernel functions, such as the module `ixformer.functions`;
+        `None` for the installed library's, on torch's current device.
       device: where to try them.
 
     Returns:
       One `Capability` for each thing that was tried or could not be.
+
+    Raises:
+      BackendUnsupported: the library or its device is missing.
 
     Example:
       >>> from bridges.ixformer.model import KernelSemantics, ModelFunctions
@@ -48,7 +52,7 @@ def probe(functions: Any, device: torch.device | str) -> ProbeReport:
       >>> report["prefill, hole in the table"].status
       'disproven'
     """
-    device = torch.device(device)
+    functions, device = _installed() if functions is None else (functions, torch.device(device))
     who, found = library.identity(functions, device), []
     try:
         for capability in _capabilities(functions, device):
@@ -56,6 +60,12 @@ def probe(functions: Any, device: torch.device | str) -> ProbeReport:
     except RuntimeError as error:
         found.append(Capability("all else", "not tried", f"{type(error).__name__}: {error}"))
     return ProbeReport(*who, tuple(found))
+
+
+def _installed() -> tuple[Any, torch.device]:
+    functions = library.load_functions()
+    library.require_device()
+    return functions, torch.device("cuda", torch.cuda.current_device())
 
 
 def _capabilities(functions: Any, device: torch.device) -> Iterator[Capability]:

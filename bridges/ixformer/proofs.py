@@ -30,43 +30,20 @@ MAX_TABLE_ENTRIES = 2**22
 _log = logging.getLogger("bridges.ixformer")
 
 
-class Signature(NamedTuple):
+class Call(NamedTuple):
     """The facts about a call that are read off its tensors: equal calls are stored alike.
 
     Attributes:
-      dtype: of cache and states.
-      shape: of the cache.
-      cache_strides: in elements; `None` if contiguous.
-      states_strides: in elements; `None` if contiguous.
-      cache_shift: bytes that the cache's address is past a multiple of `ALIGNMENT`.
-      states_shift: the same for the states.
-      row_bits: of the number of rows.
+      kind: of the tensors, which a trial tries in a cache of few blocks.
+      num_blocks: of the cache.
+      row_bits: of the number of rows; the trials have the most rows of that many bits.
       device: index of the device; -1 for the CPU.
     """
 
-    dtype: torch.dtype
-    shape: tuple[int, ...]
-    cache_strides: tuple[int, ...] | None
-    states_strides: tuple[int, ...] | None
-    cache_shift: int
-    states_shift: int
+    kind: TensorKind
+    num_blocks: int
     row_bits: int
     device: int
-
-    @property
-    def kind(self) -> TensorKind:
-        """The tensors' kind, which a trial tries in a cache of few blocks."""
-        _, kv_heads, block_size, head_dim = self.shape
-        return TensorKind(
-            self.dtype,
-            kv_heads,
-            block_size,
-            head_dim,
-            self.cache_strides,
-            self.states_strides,
-            self.cache_shift,
-            self.states_shift,
-        )
 
 
 class Proof(NamedTuple):
@@ -75,16 +52,12 @@ class Proof(NamedTuple):
     Attributes:
       store: the call; it copies the states where only contiguous and aligned ones are proven.
       form: which of `CALL_FORMS`.
-      kind: of the tensors in the trials.
-      row_bits: of the number of rows; the trials have the most rows of that many bits.
-      device: index of the device where it runs; -1 for the CPU.
+      tried: the call that the trials made.
     """
 
     store: Store
     form: str
-    kind: TensorKind
-    row_bits: int
-    device: int
+    tried: Call
 
 
 class Prover:
@@ -99,7 +72,7 @@ class Prover:
         self._device_check = device_check
         self._findings: dict[tuple[str, TensorKind, str, int], Finding] = {}
         # What they come to, so that a call looks up one thing.
-        self._proofs: dict[Signature, Proof] = {}
+        self._proofs: dict[Call, Proof] = {}
         self._native: dict[tuple[Any, ...], bool] = {}
 
     def write(
@@ -150,48 +123,51 @@ class Prover:
 
     def _proof(self, cache: torch.Tensor, rows: int, states: torch.Tensor | None) -> Proof:
         """What is proven of a call, by trials if it is the first of its kind, or a refusal."""
-        call = Signature(
+        num_blocks, kv_heads, block_size, head_dim = cache.shape
+        kind = TensorKind(
             cache.dtype,
-            cache.shape,
+            kv_heads,
+            block_size,
+            head_dim,
             None if cache.is_contiguous() else cache.stride(),
             None if states is None or states.is_contiguous() else states.stride(),
             cache.data_ptr() % ALIGNMENT,
             0 if states is None else states.data_ptr() % ALIGNMENT,
-            (rows | 4).bit_length(),
-            cache.get_device(),
         )
+        call = Call(kind, num_blocks, (rows | 4).bit_length(), cache.get_device())
         return self._proofs.get(call) or self._prove(call)
 
     def native_is_proven(self, proof: Proof, table_shape: tuple[int, ...]) -> bool:
         """Whether the same call has every edge of prefill proven, for a table of that size."""
         batch, width = table_shape
-        key = (*proof[1:], batch.bit_length(), width.bit_length())
+        key = (proof.form, proof.tried, batch.bit_length(), width.bit_length())
         if key in self._native:
             return self._native[key]
-        sizes = [2**bits - 1 for bits in (proof.row_bits, *key[-2:])]
+        kind, _, row_bits, device = proof.tried
+        sizes = [2**bits - 1 for bits in (row_bits, *key[-2:])]
         if sizes[1] * sizes[2] > MAX_TABLE_ENTRIES:
             _log.debug("native route not used: a table of %d x %d is too large to try", *sizes[1:])
             return False
-        for name, trial in specs.prefill_trials(proof.kind.block_size, *sizes).items():
-            finding = self._find(proof.form, proof.kind, name, trial, proof.device)
+        for name, trial in specs.prefill_trials(kind.block_size, *sizes).items():
+            finding = self._find(proof.form, kind, name, trial, device)
             if finding.status != "proven":
-                _log.debug("%s: native route not used, %s: %s", proof.kind, name, finding)
+                _log.debug("%s: native route not used, %s: %s", kind, name, finding)
                 if finding.status == "disproven":
                     self._native[key] = False
                 return False
         self._native[key] = True
         return True
 
-    def _prove(self, call: Signature) -> Proof:
+    def _prove(self, call: Call) -> Proof:
         """Try the safe route, the best call form first."""
-        strides = call.cache_strides
-        if max(math.prod(call.shape), call.shape[0] * (strides or (0,))[0]) > INT32_MAX:
+        kind, rows = call.kind, 2**call.row_bits - 1
+        shape, strides = (call.num_blocks, *kind[1:4]), kind.cache_strides
+        if max(math.prod(shape), shape[0] * (strides or (0,))[0]) > INT32_MAX:
             raise BackendUnsupported(
                 f"no {self._name} was seen to reach past 2**31 elements (C19), which cache of "
-                f"shape {tuple(call.shape)} and strides {strides or 'of a contiguous one'} needs; "
+                f"shape {shape} and strides {strides or 'of a contiguous one'} needs; "
                 "use smaller caches or backend='torch'"
             )
-        kind, rows = call.kind, 2**call.row_bits - 1
         name, trial = f"decode of {rows} rows", partial(specs.decode_rows, rows, kind.block_size)
         plain = kind._replace(states_strides=None, states_shift=0)  # as those of a copy are
         found: dict[str, Finding] = {}  # each text once: two kinds may fail alike
@@ -200,7 +176,7 @@ class Prover:
             if finding.status == "proven":
                 store = in_form(self._functions, form)
                 store = store if tried == kind else copying(store)
-                proof = Proof(store, form, tried, call.row_bits, call.device)
+                proof = Proof(store, form, call._replace(kind=tried))
                 if all(finding.status == "disproven" for finding in found.values()):
                     self._proofs[call] = proof
                 return proof

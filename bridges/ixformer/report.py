@@ -36,8 +36,8 @@ class ProbeReport:
     Example:
       >>> found = Capability("store_mode", "disproven", "TypeError: no such argument")
       >>> report = ProbeReport("ixformer 0.7.0", "Iluvatar BI-V150", "4.5.0", (found,))
-      >>> ProbeReport.from_json(report.to_json()) == report
-      True
+      >>> report["store_mode"].status
+      'disproven'
     """
 
     wheel: str
@@ -45,18 +45,9 @@ class ProbeReport:
     driver: str
     capabilities: tuple[Capability, ...]
 
-    @property
-    def key(self) -> tuple[str, str, str]:
-        """What the findings hold for: wheel, device, driver."""
-        return self.wheel, self.device, self.driver
-
     def __getitem__(self, name: str) -> Capability:
         """The finding of that name; `KeyError` if there is none."""
         return {capability.name: capability for capability in self.capabilities}[name]
-
-    def proves(self, name: str) -> bool:
-        """Whether the capability of that name is proven."""
-        return self[name].status == "proven"
 
     @property
     def stores_one_tensor(self) -> bool:
@@ -66,17 +57,3 @@ class ProbeReport:
     def to_json(self) -> str:
         """The report as JSON text."""
         return json.dumps(asdict(self), indent=2) + "\n"
-
-    @classmethod
-    def from_json(cls, text: str) -> ProbeReport:
-        """Read what `to_json` wrote.
-
-        Raises:
-          ValueError: the text is no report.
-        """
-        try:
-            fields = json.loads(text)
-            found = tuple(Capability(**item) for item in fields.pop("capabilities"))
-            return cls(**fields, capabilities=found)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"text must be the JSON of a probe report, got {error}") from error

@@ -38,7 +38,9 @@ def probe(
 
 
 def _show(console: Console, report: Any) -> None:
-    table = Table(title=Text(" | ".join(report.key)), title_justify="left")
+    table = Table(
+        title=Text(f"{report.wheel} | {report.device} | {report.driver}"), title_justify="left"
+    )
     for heading in ("capability", "status", "evidence"):
         table.add_column(heading, overflow="fold")
     for found in report.capabilities:
