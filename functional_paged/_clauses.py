@@ -1,4 +1,4 @@
-"""The clauses by id, for tables and tests. `docs/spec.md` is their text."""
+"""The clauses by id, for tables and tests. Their text is `docs/spec.md` and `docs/quantised.md`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Clause:
     """One clause of the specification.
 
     Attributes:
-      id: `C1` to `C22`.
+      id: `C1` to `C22` of a store, `Q1` to `Q10` of a codec.
       status: `defined`: what the store does. `required`: what a caller must see to. `unspecified`:
         required too, and where it does not hold the outcome is one of several.
       title: what must hold, in a few words.
@@ -50,4 +50,17 @@ CLAUSES: tuple[Clause, ...] = (
     Clause("C20", "defined", "any strides, but no overlap"),
     Clause("C21", "required", "cu_q_lens starts at 0 and never decreases"),
     Clause("C22", "defined", "the derivative is linear"),
+)
+
+CODEC_CLAUSES: tuple[Clause, ...] = (
+    Clause("Q1", "defined", "a scale is the multiplier that decodes"),
+    Clause("Q2", "defined", "the quotient is one float32 division"),
+    Clause("Q3", "defined", "round half to even"),
+    Clause("Q4", "defined", "past the range comes the nearest bound"),
+    Clause("Q5", "defined", "NaN stays NaN, or is 0; no absmax has it"),
+    Clause("Q6", "required", "a static scale is finite and at least the floor"),
+    Clause("Q7", "defined", "an absmax scale is max(absmax / bound, floor)"),
+    Clause("Q8", "required", "payload and scale of a slot are of one token"),
+    Clause("Q9", "defined", "states are left alone"),
+    Clause("Q10", "defined", "what was decoded encodes to itself"),
 )

@@ -54,7 +54,7 @@ def module_of(path: Path) -> ModuleType:
 
 def clauses_of(test: str) -> list[str]:
     """The clauses that a test is named after: C8 and C9 for `test_c8_c9_...`."""
-    found = re.match(r"test((?:_c\d+)+)_", test)
+    found = re.match(r"test((?:_[cq]\d+)+)_", test)
     return found[1].upper().split("_")[1:] if found else []
 
 

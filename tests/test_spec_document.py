@@ -1,4 +1,4 @@
-"""`docs/spec.md`, the code's list of clauses and the tests name the same things."""
+"""The pages of clauses, the code's lists of them and the tests name the same things."""
 
 from __future__ import annotations
 
@@ -7,28 +7,29 @@ from pathlib import Path
 
 import pytest
 
-from functional_paged.internal import CLAUSES
+from functional_paged.internal import CLAUSES, CODEC_CLAUSES
 from tests.helpers import clauses_of
 
-ROOT = Path(__file__).parents[1]
-CLAUSE = re.compile(r"^### (C\d+): (.+)\n\n(\w+) · `(test_c\d+_\w+)`\n", re.MULTILINE)
+DOCS = Path(__file__).parents[1] / "docs"
+PAGES = {"spec.md": (CLAUSES, "C", 22), "quantised.md": (CODEC_CLAUSES, "Q", 10)}
+CLAUSE = re.compile(r"^### ([CQ]\d+): (.+)\n\n(\w+) · `(test_[cq]\d+_\w+)`\n", re.MULTILINE)
 
 
-def documented() -> list[tuple[str, str, str, str]]:
-    return CLAUSE.findall((ROOT / "docs" / "spec.md").read_text())
-
-
-def test_document_and_code_list_the_same_clauses() -> None:
-    in_code = [(clause.id, clause.title, clause.status) for clause in CLAUSES]
+@pytest.mark.parametrize("page", PAGES)
+def test_document_and_code_list_the_same_clauses(page: str) -> None:
+    clauses, letter, count = PAGES[page]
+    in_code = [(clause.id, clause.title, clause.status) for clause in clauses]
     in_document = [
-        (id_, title.replace("2^31", "2**31"), status) for id_, title, status, _ in documented()
+        (id_, title.replace("2^31", "2**31"), status)
+        for id_, title, status, _ in CLAUSE.findall((DOCS / page).read_text())
     ]
     assert in_document == in_code
-    assert [clause.id for clause in CLAUSES] == [f"C{number}" for number in range(1, 23)]
+    assert [clause.id for clause in clauses] == [f"{letter}{n}" for n in range(1, count + 1)]
 
 
-def test_every_clause_names_a_test_that_exists(collected: set[str]) -> None:
-    for id_, _, _, test in documented():
+@pytest.mark.parametrize("page", PAGES)
+def test_every_clause_names_a_test_that_exists(page: str, collected: set[str]) -> None:
+    for id_, _, _, test in CLAUSE.findall((DOCS / page).read_text()):
         assert clauses_of(test) == [id_], f"{id_} must name a test of its own"
         assert test in collected, f"{id_} names {test}, which does not exist"
 
@@ -42,7 +43,8 @@ def test_a_name_without_a_clause_has_no_marker(request: pytest.FixtureRequest) -
     assert request.node.get_closest_marker("clause") is None
 
 
-def test_every_clause_has_an_example() -> None:
-    sections = re.split(r"^### ", (ROOT / "docs" / "spec.md").read_text(), flags=re.MULTILINE)[1:]
+@pytest.mark.parametrize("page", PAGES)
+def test_every_clause_has_an_example(page: str) -> None:
+    sections = re.split(r"^### ", (DOCS / page).read_text(), flags=re.MULTILINE)[1:]
     for section in sections:
         assert ">>> " in section, section.splitlines()[0]
