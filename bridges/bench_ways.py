@@ -3,200 +3,99 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import cache as once
+from functools import partial
 from typing import TypeAlias
 
 import torch
+from torch import Tensor
 
 import bridges
-from functional_paged import BlockTable, to_slots
+from functional_paged import BlockTable
 from functional_paged.internal import bench
 
-COPY, LAYOUT = "copy", "layout change"
-PLAN = "chunks by a boolean mask"
-
-Store: TypeAlias = Callable[[torch.Tensor, torch.Tensor], object]
-"""Stores the states, its second argument, into the cache, its first."""
-
-ways: list[bench.Way] = []
+Calls: TypeAlias = dict[str, Callable[[], object]]
+Pairs: TypeAlias = list[tuple[Tensor, Tensor]]
 
 
-@dataclass(frozen=True, eq=False)
-class Step:
-    """A problem as tensors on its device.
-
-    Attributes:
-      pairs: caches with the states for them.
-      spec: the problem's.
-      blocks: block of each token. int64[num_tokens]
-      offsets: position in that block. int64[num_tokens]
-    """
-
-    pairs: list[tuple[torch.Tensor, torch.Tensor]]
-    spec: BlockTable
-    blocks: torch.Tensor
-    offsets: torch.Tensor
-
-
-@lru_cache(maxsize=4)
-def step_of(problem: bench.Problem) -> Step:
-    """The tensors of a problem, which its ways share."""
-    _, kv_heads, block_size, head_dim = problem.cache_shape
-
-    def ones(*shape: int) -> torch.Tensor:
-        return torch.ones(shape, dtype=torch.bfloat16, device=problem.device)
-
-    pairs = [
-        (ones(*problem.cache_shape), ones(problem.num_tokens, kv_heads, head_dim))
-        for _ in range(problem.tensors)
-    ]
+def ways(problem: bench.Problem) -> dict[str, bench.Timer]:
+    """The ways on torch to solve a problem."""
+    torch.set_num_threads(problem.threads)
     spec = problem.spec.map(lambda array: torch.from_numpy(array).to(problem.device))
-    sizes = {"cache_shape": problem.cache_shape, "num_tokens": problem.num_tokens}
-    slots = to_slots(spec, **sizes).slots.long()
-    return Step(pairs, spec, slots // block_size, slots % block_size)
+    pairs = pairs_of(problem)
+    plan = partial(bridges.plan, spec, cache=pairs[0][0], num_tokens=len(problem.slots))
+    ours = {f"ours: {name}": partial(plan, backend=name) for name in bridges.available_backends()}
+    calls: Calls = {}
+    if problem.group == "plan":
+        calls["chunks by a boolean mask"] = partial(chunks_of, spec, problem.cache_shape[2])
+        calls |= ours
+        calls |= {f"{name}, check=True": partial(made, check=True) for name, made in ours.items()}
+    else:
+        if problem.group != "growth":
+            calls |= _stores_of_others(problem, pairs, spec)
+        for name, made in ours.items():
+            # A step of layers makes its plan in the time; one store has it already.
+            made = made if problem.group == "layers" else once(made)
+            calls[name] = lambda made=made: _store_all(bridges.store_single_, pairs, made())
+    if problem.device != "cpu":
+        wait = torch.cuda.synchronize
+        calls = {name: lambda call=call: (call(), wait()) for name, call in calls.items()}
+    return {name: bench.timed(call) for name, call in calls.items()}
 
 
-def timed(problem: bench.Problem, call: Callable[[], object]) -> bench.Timer:
-    """A timer of a call to the end of its work on the device."""
-    if problem.device == "cpu":
-        return bench.timed(call)
-    return bench.timed(lambda: (call(), torch.cuda.synchronize()))
+def pairs_of(problem: bench.Problem) -> Pairs:
+    """The caches of a problem, each with its states."""
+    shape, rows = problem.cache_shape, len(problem.slots)
+    ones = partial(torch.ones, dtype=torch.bfloat16, device=problem.device)
+    return [(ones(shape), ones(rows, shape[1], shape[3])) for _ in range(problem.tensors)]
 
 
-def stores(name: str, *groups: str) -> Callable[[Callable[[Step], Store | None]], None]:
-    """Add a way to store: what is decorated makes ready for a step, which is not measured.
-
-    Args:
-      name: of the way.
-      *groups: whose problems it solves; by default a store and all stores of a step.
-    """
-
-    def add(make: Callable[[Step], Store | None]) -> None:
-        def prepare(problem: bench.Problem) -> bench.Timer | None:
-            torch.set_num_threads(problem.threads)
-            step = step_of(problem)
-            store = make(step)
-            if store is None:
-                return None
-
-            def call() -> None:
-                for cache, states in step.pairs:
-                    store(cache, states)
-
-            return timed(problem, call)
-
-        ways.append(bench.Way(name, groups or ("store", "layers"), prepare, COPY))
-
-    return add
+def _store_all(store: Callable[..., object], pairs: Pairs, *index: object) -> None:
+    for cache, states in pairs:
+        store(cache, states, *index)
 
 
-def _ours(backend: str) -> None:
-    """Add a backend: a store with a plan, a plan, and a plan with all stores of a step."""
+def _stores_of_others(problem: bench.Problem, pairs: Pairs, spec: BlockTable) -> Calls:
+    """Stores that are not ours, with all that they make of the spec made before."""
+    _, kv_heads, block_size, head_dim = problem.cache_shape
+    slots = torch.from_numpy(problem.slots).to(problem.device).long()
+    blocks, offsets = slots // block_size, slots % block_size
+    heads = torch.arange(kv_heads, device=problem.device)
+    rows = ((blocks[:, None] * kv_heads + heads) * block_size + offsets[:, None]).flatten()
+    chunks = chunks_of(spec, block_size)
+    outs = {id(states): states.clone() for _, states in pairs}
 
-    def prepare(problem: bench.Problem, check: bool = False) -> bench.Timer:
-        torch.set_num_threads(problem.threads)
-        step = step_of(problem)
-        sizes = {"cache": step.pairs[0][0], "num_tokens": problem.num_tokens, "backend": backend}
+    def layout_change(_: Tensor, states: Tensor) -> None:  # heads first in each block
+        by_block = states.view(-1, block_size, kv_heads, head_dim).transpose(1, 2)
+        outs[id(states)].view(by_block.shape).copy_(by_block)
 
-        def plan() -> bridges.StorePlan:
-            return bridges.plan(step.spec, check=check, **sizes)
+    def index_put(cache: Tensor, states: Tensor) -> None:
+        cache[blocks, :, offsets] = states
 
-        def store(plan: bridges.StorePlan) -> None:
-            for cache, states in step.pairs:
-                bridges.store_single_(cache, states, plan)
-
-        match problem.group:
-            case "plan":
-                return timed(problem, plan)
-            case "layers":
-                return timed(problem, lambda: store(plan()))
-            case _:
-                planned = plan()
-                return timed(problem, lambda: store(planned))
-
-    ways.append(bench.Way(f"ours: {backend}", ("store", "growth", "layers"), prepare, COPY))
-    ways.append(bench.Way(f"ours: {backend}", ("plan",), prepare, PLAN))
-    checked = partial(prepare, check=True)
-    ways.append(bench.Way(f"ours: {backend}, check=True", ("plan",), checked, PLAN))
-
-
-@stores(COPY)
-def _copy(step: Step) -> Store:
-    out = {id(states): states.clone() for _, states in step.pairs}
-    return lambda _, states: out[id(states)].copy_(states)
-
-
-@stores(LAYOUT)
-def _layout(step: Step) -> Store | None:
-    """The states by blocks, heads first: the order of the cache, without its places."""
-    cache, states = step.pairs[0]
-    (_, kv_heads, block_size, head_dim), num_tokens = cache.shape, states.shape[0]
-    if step.spec.cu_q_lens is None or num_tokens % block_size:
-        return None
-    blocks = (num_tokens // block_size, block_size, kv_heads, head_dim)
-
-    def by_block(states: torch.Tensor) -> torch.Tensor:
-        return states.view(blocks).transpose(1, 2)
-
-    out = {id(states): by_block(states).contiguous() for _, states in step.pairs}
-    return lambda _, states: out[id(states)].copy_(by_block(states))
-
-
-for _name in bridges.available_backends():
-    _ours(_name)
-
-
-@stores("index_put_")
-def _index_put(step: Step) -> Store:
-    def store(cache: torch.Tensor, states: torch.Tensor) -> None:
-        cache[step.blocks, :, step.offsets] = states
-
-    return store
-
-
-@stores("index_copy_ of int64 rows")
-def _index_copy(step: Step) -> Store:
-    cache = step.pairs[0][0]
-    _, kv_heads, block_size, _ = cache.shape
-    heads = torch.arange(kv_heads, device=cache.device)
-    rows = (step.blocks[:, None] * kv_heads + heads) * block_size + step.offsets[:, None]
-    rows = rows.flatten()
-
-    def store(cache: torch.Tensor, states: torch.Tensor) -> None:
+    def index_copy(cache: Tensor, states: Tensor) -> None:
         words = states.view(torch.int64)
         cache.view(torch.int64).view(-1, words.shape[2]).index_copy_(0, rows, words.flatten(0, 1))
 
-    return store
-
-
-@stores("torch.compile of the indexed store", "store")
-def _compiled(step: Step) -> Store:
-    torch.compiler.reset()  # what it compiled for other sizes and threads
-
-    @torch.compile(dynamic=False, fullgraph=True)
-    def store(
-        cache: torch.Tensor, states: torch.Tensor, blocks: torch.Tensor, offsets: torch.Tensor
-    ) -> None:
-        cache[blocks, :, offsets] = states
-
-    return lambda cache, states: store(cache, states, step.blocks, step.offsets)
-
-
-@stores("a loop over chunks in Python")
-def _chunk_loop(step: Step) -> Store:
-    """mojo_opset's core operator, in other words."""
-    chunks = chunks_of(step.spec, step.pairs[0][0].shape[2])
-
-    def store(cache: torch.Tensor, states: torch.Tensor) -> None:
+    def chunk_loop(cache: Tensor, states: Tensor) -> None:  # mojo_opset's, in other words
         for start, block, offset, length in chunks.tolist():
-            rows = states[start : start + length]
-            cache[block, :, offset : offset + length] = rows.transpose(0, 1)
+            tokens = states[start : start + length]
+            cache[block, :, offset : offset + length] = tokens.transpose(0, 1)
 
-    return store
+    stores: dict[str, Callable[[Tensor, Tensor], object]] = {}
+    stores["copy"] = lambda _, states: outs[id(states)].copy_(states)
+    if spec.cu_q_lens is not None:
+        stores["layout change"] = layout_change
+    stores["index_put_"] = index_put
+    stores["index_copy_ of int64 rows"] = index_copy
+    stores["a loop over chunks in Python"] = chunk_loop
+    if problem.group == "store":
+        torch.compiler.reset()  # what it compiled for other sizes and threads
+        whole = torch.compile(index_put, dynamic=False, fullgraph=True)
+        stores["torch.compile of the indexed store"] = whole
+    return {name: partial(_store_all, store, pairs) for name, store in stores.items()}
 
 
-def chunks_of(spec: BlockTable, block_size: int) -> torch.Tensor:
+def chunks_of(spec: BlockTable, block_size: int) -> Tensor:
     """The chunks as mojo_opset plans them, in other words: a mask over rows and columns."""
     table, contexts = spec.block_table, spec.context_kv_lens
     if spec.cu_q_lens is None:
@@ -213,12 +112,3 @@ def chunks_of(spec: BlockTable, block_size: int) -> torch.Tensor:
     begin, end = torch.maximum(first, edges), torch.minimum(past, edges + block_size)
     rows = (starts + begin - first, table, begin - edges, end - begin)
     return torch.stack(rows, 2)[(first >= 0) & (end > begin) & (table >= 0)]
-
-
-def _planned(problem: bench.Problem) -> bench.Timer:
-    torch.set_num_threads(problem.threads)
-    spec = step_of(problem).spec
-    return timed(problem, lambda: chunks_of(spec, problem.cache_shape[2]))
-
-
-ways.append(bench.Way(PLAN, ("plan",), _planned, PLAN))

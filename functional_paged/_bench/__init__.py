@@ -1,18 +1,4 @@
-"""The benchmark: what is measured, the ways to do it, and the ratios between them."""
+"""The benchmark: what is measured, the rounds, and the ratios between the ways to do it."""
 
-from .measure import measure
-from .plot import plot
+from .measure import Timer, measure, tables, timed
 from .problems import GROUPS, Problem, problems
-from .results import (
-    SCHEMA,
-    Row,
-    by_problem,
-    machine,
-    machine_line,
-    not_measured,
-    plural,
-    row,
-    rows_of,
-    tables,
-)
-from .ways import Timer, Way, in_processes, timed, ways_found

@@ -3,78 +3,63 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from .. import store_single_donated, to_slots
-from .problems import Problem, cores
-from .ways import Timer, Way, timed
-
-NOTHING = "JAX: donated jit of nothing"
+from .. import store_single_donated
+from .measure import Timer, timed
+from .problems import CORES, Problem
 
 
-def _donated(store: Callable[..., Any], dtype: Any) -> Callable[[Problem], Timer | None]:
+def ways(problem: Problem) -> dict[str, Timer]:
+    """The ways in JAX, which has no number of threads to set."""
+    if problem.device != "cpu" or problem.threads < CORES or problem.group == "plan":
+        return {}
+    chosen = STORES if problem.group == "store" else STORES[:1]
+    return {name: _timer(problem, store, dtype) for name, store, dtype in chosen}
+
+
+def _timer(problem: Problem, store: Callable[..., Any], dtype: Any) -> Timer:
     """What times `caches = store(caches, states, spec, slots)`, to the end of the work."""
+    shape, num_tokens = problem.cache_shape, len(problem.slots)
+    caches = [jnp.ones(shape, dtype) for _ in range(problem.tensors)]
+    states = [jnp.ones((num_tokens, shape[1], shape[3]), dtype) for _ in caches]
+    spec, slots = problem.spec.map(jnp.asarray), jnp.asarray(problem.slots)
+    trees: list[Any] = [caches, states] if problem.tensors > 1 else [caches[0], states[0]]
 
-    def prepare(problem: Problem) -> Timer | None:
-        if problem.device != "cpu" or problem.threads < cores():
-            return None  # JAX has no number of threads to set
-        shape, num_tokens = problem.cache_shape, problem.num_tokens
-        caches = [jnp.ones(shape, dtype) for _ in range(problem.tensors)]
-        states = [jnp.ones((num_tokens, shape[1], shape[3]), dtype) for _ in caches]
-        spec = problem.spec.map(jnp.asarray)
-        slots = to_slots(spec, cache_shape=shape, num_tokens=num_tokens).slots
-        trees: list[Any] = [caches, states] if problem.tensors > 1 else [caches.pop(), states[0]]
-        del caches
+    def call() -> None:
+        trees[0] = jax.block_until_ready(store(*trees, spec, slots))
 
-        def call() -> None:
-            trees[0] = jax.block_until_ready(store(*trees, spec, slots))
-
-        return timed(call)
-
-    return prepare
-
-
-def _program(store: Callable[..., jax.Array]) -> Callable[..., Any]:
-    """A donating program of `store(cache, states, blocks, offsets)` for each cache."""
-
-    def run(caches: Any, states: Any, _: Any, slots: jax.Array) -> Any:
-        def each(cache: jax.Array, rows: jax.Array) -> jax.Array:
-            return store(cache, rows, slots // cache.shape[2], slots % cache.shape[2])
-
-        return jax.tree.map(each, caches, states)
-
-    return jax.jit(run, donate_argnums=0)
-
-
-def _scatter(cache: Any, states: Any, blocks: Any, offsets: Any) -> jax.Array:
-    return cache.at[blocks, :, offsets].set(states)
-
-
-def _scan(cache: Any, states: Any, blocks: Any, offsets: Any) -> jax.Array:
-    def write(cache: Any, token: Any) -> Any:
-        row, block, offset = token
-        return jax.lax.dynamic_update_slice(cache, row[None, :, None], (block, 0, offset, 0)), None
-
-    return jax.lax.scan(write, cache, (states, blocks, offsets))[0]
+    return timed(call)
 
 
 def _ours(cache: Any, states: Any, spec: Any, _: Any) -> Any:
     return store_single_donated(cache, states, spec)
 
 
-_SCAN = "JAX: scan of dynamic_update_slice, uint16"
-_nothing = _donated(_program(lambda cache, *_: cache), jnp.bfloat16)
-_donating = _donated(_ours, jnp.bfloat16)
+@partial(jax.jit, donate_argnums=0)
+def _scatter(cache: Any, states: Any, _: Any, slots: Any) -> jax.Array:
+    blocks, offsets = jnp.divmod(slots, cache.shape[2])
+    return cache.at[blocks, :, offsets].set(states)
 
-ways = [
-    Way("ours: JAX donated", ("store", "growth", "layers"), _donating, "copy"),
+
+@partial(jax.jit, donate_argnums=0)
+def _scan(cache: Any, states: Any, _: Any, slots: Any) -> jax.Array:
+    def write(cache: Any, token: Any) -> Any:
+        row, block, offset = token
+        return jax.lax.dynamic_update_slice(cache, row[None, :, None], (block, 0, offset, 0)), None
+
+    return jax.lax.scan(write, cache, (states, *jnp.divmod(slots, cache.shape[2])))[0]
+
+
+_nothing = jax.jit(lambda cache, *_: cache, donate_argnums=0)
+STORES = [
+    ("ours: JAX donated", _ours, jnp.bfloat16),
     # As integers: in a plain jit on the CPU a bfloat16 cache is copied whole.
-    Way("JAX: scatter of uint16", ("store",), _donated(_program(_scatter), jnp.uint16), "copy"),
-    Way(_SCAN, ("store",), _donated(_program(_scan), jnp.uint16), "copy"),
-    Way(NOTHING, ("store",), _nothing, "copy"),
-    Way(NOTHING, ("call",), _nothing, NOTHING),
-    Way("ours: JAX donated", ("call",), _donating, NOTHING),
+    ("JAX: scatter of uint16", _scatter, jnp.uint16),
+    ("JAX: scan of dynamic_update_slice, uint16", _scan, jnp.uint16),
+    ("JAX: donated jit of nothing", _nothing, jnp.bfloat16),
 ]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from functional_paged import IndexSpec, SlotMapping
+from functional_paged.internal import bench
 
 from ..adapters.torch_memory import TorchOnCpu, tensor_over
 from ..bits import short_name
@@ -79,3 +81,17 @@ class VllmCpuAdapter(TorchOnCpu):
 
 
 adapter = VllmCpuAdapter
+
+
+def ways(problem: bench.Problem) -> dict[str, bench.Timer]:
+    """The kernel in the benchmark: it stores a pair and transposes K."""
+    if problem.group != "store" or problem.device != "cpu":
+        return {}
+    load_library()
+    torch.set_num_threads(problem.threads)
+    _, kv_heads, block_size, head_dim = shape = problem.cache_shape
+    caches = [torch.ones(shape).bfloat16() for _ in range(2)]
+    pair = [torch.ones(len(problem.slots), kv_heads, head_dim).bfloat16() for _ in caches]
+    rest = (torch.from_numpy(problem.slots).long(), isa_of(block_size, head_dim))
+    timer = bench.timed(partial(torch.ops._C.cpu_attn_reshape_and_cache, *pair, *caches, *rest))
+    return {"vLLM's CPU kernel, half a pair": lambda: timer() / 2}
