@@ -57,7 +57,7 @@ def numbers_of(payload: str) -> np.ndarray:
 
 @cache
 def states_of(dtype: str) -> np.ndarray:
-    """Every pattern of 16 bits; of float32 ordinary numbers, ties, their neighbours, random ones."""
+    """Every pattern of 16 bits; of float32 ordinary numbers, ties and their neighbours, and any."""
     if dtype != "float32":
         return np.arange(2**16, dtype=np.uint16).view(DTYPES[dtype]).reshape(-1, H, D)
     random = np.random.default_rng(1)
