@@ -5,6 +5,7 @@ A leaf: it imports no other module of this package.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -35,8 +36,11 @@ class Lowered(Protocol):
     @property
     def route(self) -> str: ...
 
-    def write_(self, caches: tuple[torch.Tensor, ...], states: tuple[torch.Tensor, ...]) -> None:
+    def write_(self, caches: Sequence[torch.Tensor], states: Sequence[torch.Tensor]) -> None:
         """Write the stored rows of each of `states` into its cache, and nothing else.
+
+        As if one after the other, all states being read before the first write, which the operator
+        around it sees to.
 
         Args:
           caches: each `(num_blocks, kv_heads, block_size, head_dim)`, checked.
@@ -91,25 +95,36 @@ class Backend(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class StorePlan:
+class TokenSlots:
+    """The slot of each token, for every cache of some sizes.
+
+    Attributes:
+      num_blocks: of every cache.
+      block_size: of every cache.
+      num_tokens: rows of states; states may have more (C10).
+      device: of every tensor.
+      slots: `PAD` where a token is not stored. int32 or int64[num_tokens]
+    """
+
+    num_blocks: int
+    block_size: int
+    num_tokens: int
+    device: torch.device
+    slots: Integer[torch.Tensor, " num_tokens"] = field(repr=False)
+
+
+@dataclass(frozen=True, eq=False)
+class StorePlan(TokenSlots):
     """An index spec, checked and lowered, for every layer and tensor that shares it.
 
     A plan can be copied and pickled. In another process its backend is found by name.
 
     Attributes:
       backend: the name of what writes.
-      num_blocks: of every cache that the plan fits.
-      block_size: of every cache that the plan fits.
-      num_tokens: rows of states that the plan covers; states may have more (C10).
-      device: of every tensor that the plan fits.
       lowered: the backend's own.
     """
 
     backend: str
-    num_blocks: int
-    block_size: int
-    num_tokens: int
-    device: torch.device
     lowered: Lowered = field(repr=False)
 
     @property

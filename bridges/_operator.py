@@ -1,8 +1,8 @@
-"""The registered operators through which backends write, so that torch.compile sees the write."""
+"""The registered operators through which tensors are written, so that torch.compile sees it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -21,7 +21,8 @@ def register_operator(schema: str, run: Callable[..., None]) -> Any:
     docs/performance.md).
 
     Args:
-      schema: `NAME(Tensor(a!) cache, Tensor states, ...) -> ()`; each cache has its states next.
+      schema: `NAME(Tensor(a!)[] written, Tensor[] read, ...) -> ()`. What is read is read as it was
+        before anything is written, whatever memory the tensors share.
       run: what it does. Not called for tensors that carry tangents (C22), which compiled code
         would drop.
     """
@@ -33,23 +34,19 @@ def register_operator(schema: str, run: Callable[..., None]) -> Any:
     operator = getattr(torch.ops.functional_paged, name).default
     if is_known:
         return operator
-    arguments = operator._schema.arguments
-    names = [argument.name for argument in arguments]
-    aliases = [argument.alias_info for argument in arguments]
-    written = [i for i, alias in enumerate(aliases) if alias is not None and alias.is_write]
-    pairs = [(cache, states + 1) for cache in written for states in written]
+    names = [argument.name for argument in operator._schema.arguments]
 
-    def checked(*given: Any) -> None:
+    def checked(written: Sequence[torch.Tensor], read: Sequence[torch.Tensor], *rest: Any) -> None:
         if at_work():
-            tensors = {n: x for n, x in zip(names, given, strict=True) if torch.is_tensor(x)}
-            check_untransformed(**tensors)
-        for i, j in pairs:
-            if may_meet(given[i], given[j]):  # states are stored as they are before the store
-                given = (*given[:j], given[j].clone(), *given[j + 1 :])
-        run(*given)
-        for i in written:
-            if not given[i].is_inference():  # at which autograd does not look
-                increment_version(given[i])  # or it would not notice what a kernel wrote
+            for of, given in zip(names, (written, read, *rest), strict=True):
+                for tensor in given if isinstance(given, (list, tuple)) else [given]:
+                    if torch.is_tensor(tensor):
+                        check_untransformed(**{of: tensor})
+        apart = [x.clone() if any(may_meet(to, x) for to in written) else x for x in read]
+        run(written, apart, *rest)
+        for tensor in written:
+            if not tensor.is_inference():  # at which autograd does not look
+                increment_version(tensor)  # or it would not notice what a kernel wrote
 
     torch.library.impl(qualified, "default", checked)
     torch.library.register_fake(qualified, lambda *_: None)

@@ -38,6 +38,21 @@ def may_meet(one: torch.Tensor, other: torch.Tensor) -> bool:
     return distance < _reach(one) if distance >= 0 else -distance < _reach(other)
 
 
+def share_memory(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether an element of one tensor shares memory with one of another.
+
+    Exact for tensors that differ only in where they begin, as the keys and values of one buffer do;
+    others are taken to share what lies between their first and last elements.
+    """
+    if not may_meet(one, other):
+        return False
+    kinds = [(tensor.shape, tensor.stride(), tensor.dtype) for tensor in (one, other)]
+    step, rest = divmod(abs(other.data_ptr() - one.data_ptr()), one.itemsize)
+    if kinds[0] != kinds[1] or rest:
+        return True
+    return overlaps_itself((2, *one.shape), (step, *one.stride()))
+
+
 def _reach(tensor: torch.Tensor) -> int:
     """Bytes from a tensor's first element to the end of its last."""
     if tensor.is_contiguous():

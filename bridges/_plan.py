@@ -10,10 +10,10 @@ import numpy as np
 import torch
 
 from functional_paged import PAD, IndexSpec, check_spec, internal
-from functional_paged.internal import Shaped, slots_in
+from functional_paged.internal import CacheShape, Shaped, slots_in
 
 from . import _registry as registry
-from ._backend import Backend, BackendUnsupported, StorePlan
+from ._backend import Backend, BackendUnsupported, StorePlan, TokenSlots
 from ._compiler import is_traced
 from ._host import slots_on_host
 from ._transforms import check_untransformed
@@ -75,17 +75,12 @@ def checked_plan(
     """`plan` for arguments that have passed the static checks (C1-C4)."""
     check_untransformed(cache=cache, **index_spec.arrays())
     num_tokens = internal.as_size("num_tokens", num_tokens)
-    num_blocks, kv_heads, block_size, head_dim = cache.shape
-    cache_shape = (num_blocks, kv_heads, block_size, head_dim)
     if check:
-        check_spec(index_spec, cache_shape=cache_shape, num_tokens=num_tokens)
+        check_spec(index_spec, cache_shape=_shape_of(cache), num_tokens=num_tokens)
     choices = registry.choices(backend, cache.device)
-    if cache.device.type == "cpu" and not is_traced(cache, *index_spec.arrays().values()):
-        slots = slots_on_host(index_spec, cache_shape, num_tokens)
-    else:
-        slots = slots_in(xp, index_spec, cache_shape, num_tokens)
+    to = token_slots(index_spec, cache, num_tokens)
     for name, chosen in choices:
-        given = slots if chosen.in_order else _one_token_a_slot(slots)
+        given = to.slots if chosen.in_order else _one_token_a_slot(to.slots)
         try:
             lowered = chosen.lower(index_spec, given, cache, checked=check)
         except BackendUnsupported as refusal:
@@ -93,8 +88,23 @@ def checked_plan(
                 raise
             _log.info("backend %r refuses, the next one is tried: %s", name, refusal)
         else:
-            return StorePlan(name, num_blocks, block_size, num_tokens, cache.device, lowered)
+            return StorePlan(**vars(to), backend=name, lowered=lowered)
     raise AssertionError("there is a choice, and the last one is taken or refuses")
+
+
+def token_slots(index_spec: IndexSpec, cache: torch.Tensor, num_tokens: int) -> TokenSlots:
+    """The slot of each token in caches like this one, for a checked spec, without a host sync."""
+    num_blocks, _, block_size, _ = shape = _shape_of(cache)
+    if cache.device.type == "cpu" and not is_traced(cache, *index_spec.arrays().values()):
+        slots = slots_on_host(index_spec, shape, num_tokens)
+    else:
+        slots = slots_in(xp, index_spec, shape, num_tokens)
+    return TokenSlots(num_blocks, block_size, num_tokens, cache.device, slots)
+
+
+def _shape_of(cache: torch.Tensor) -> CacheShape:
+    num_blocks, kv_heads, block_size, head_dim = cache.shape
+    return num_blocks, kv_heads, block_size, head_dim
 
 
 def _one_token_a_slot(slots: torch.Tensor) -> torch.Tensor:

@@ -20,7 +20,7 @@ def at_work() -> bool:
 
 
 def no_derivative(rule: str, remedy: str) -> SpecError:
-    """The error of a call that would need the derivative of a store in place."""
+    """The error of a call that would need the derivative of what runs in place."""
     text = f"{rule}, since a store in place has no derivative; {remedy}, or differentiate "
     return SpecError("C22", text + "functional_paged.store_single")
 

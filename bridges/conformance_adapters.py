@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -48,19 +51,20 @@ class BridgeAdapter:
         return {"torch": torch.__version__, "device": device}
 
     def unsupported(self, case: Case) -> str | None:
-        return {
-            "load": "the bridge only stores",
-            "vjp": "a store in place has no derivative; it refuses tensors that require grad",
-        }.get(case.kind)
+        if case.kind == "vjp":
+            return "a store in place has no derivative; it refuses tensors that require grad"
+        return None
 
     def store(self, cache: np.ndarray, states: np.ndarray, index_spec: IndexSpec) -> np.ndarray:
-        memory, tensor = self._there(cache)
-        try:
+        with self._written(cache) as tensor:
             self._store(tensor, self._there(states)[1], self._spec(index_spec))
-        finally:  # what an error left behind is judged, too
-            if self._device.type != "cpu":
-                tensor_over(_owner(cache)).copy_(memory)
         return cache
+
+    def load(self, cache: np.ndarray, index_spec: IndexSpec, num_tokens: int) -> np.ndarray:
+        rows = np.zeros((num_tokens, *cache.shape[1::2]), cache.dtype)
+        there, spec = self._there(cache)[1], self._spec(index_spec)
+        tensor_over(rows).copy_(bridges.load_single(there, spec, num_tokens=num_tokens))
+        return rows
 
     def store_apart(self, cache: np.ndarray, states: np.ndarray, index_spec: IndexSpec) -> None:
         self._store(self._there(cache)[1], tensor_over(states).to("meta"), self._spec(index_spec))
@@ -77,7 +81,17 @@ class BridgeAdapter:
         except bridges.BackendUnsupported as error:
             raise CaseUnsupported(str(error)) from error
 
-    def _store(self, cache: torch.Tensor, states: torch.Tensor, index_spec: IndexSpec) -> None:
+    @contextmanager
+    def _written(self, cache: np.ndarray) -> Iterator[torch.Tensor]:
+        """The cache on the device; what is written there, before an error too, is copied back."""
+        memory, tensor = self._there(cache)
+        try:
+            yield tensor
+        finally:
+            if self._device.type != "cpu":
+                tensor_over(_owner(cache)).copy_(memory)
+
+    def _store(self, cache: Any, states: Any, index_spec: IndexSpec) -> None:
         try:
             returned = bridges.store_single_(cache, states, index_spec, backend=self._backend)
         except bridges.BackendUnsupported as error:
@@ -97,6 +111,33 @@ class BridgeAdapter:
         return memory, memory.as_strided(array.shape, strides, start // array.itemsize)
 
 
+class PairAdapter(BridgeAdapter):
+    """The same with two caches a call, as the keys and values of a layer are stored."""
+
+    def __init__(self, backend: str | bridges.Backend, device: str = "cpu"):
+        super().__init__(backend, device)
+        self.name += "-pair"
+
+    def store_pair(
+        self,
+        key_cache: np.ndarray,
+        value_cache: np.ndarray,
+        keys: np.ndarray,
+        values: np.ndarray,
+        index_spec: IndexSpec,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        with self._written(key_cache) as key, self._written(value_cache) as value:
+            rows = self._there(keys)[1], self._there(values)[1]
+            self._store((key, value), rows, self._spec(index_spec))
+        return key_cache, value_cache
+
+    def store_apart(self, *arrays: Any) -> None:
+        *caches, keys, values, index_spec = arrays
+        rows = self._there(keys)[1], tensor_over(values).to("meta")
+        caches = tuple(self._there(cache)[1] for cache in caches)
+        self._store(caches, rows, self._spec(index_spec))
+
+
 def _owner(array: np.ndarray) -> np.ndarray:
     owner = array if array.base is None else array.base
     return owner.view(array.dtype).reshape(-1)
@@ -104,12 +145,19 @@ def _owner(array: np.ndarray) -> np.ndarray:
 
 torch_backend = partial(BridgeAdapter, "torch")
 numba_backend = partial(BridgeAdapter, "numba")
+torch_pair = partial(PairAdapter, "torch")
+numba_pair = partial(PairAdapter, "numba")
 ixformer_backend = partial(BridgeAdapter, "ixformer", "cuda")
 
 
 def triton_backend() -> BridgeAdapter:
     """The triton backend on a GPU, else on the CPU, where `TRITON_INTERPRET=1` must be set."""
     return BridgeAdapter("triton", "cuda" if torch.cuda.is_available() else "cpu")
+
+
+def triton_pair() -> PairAdapter:
+    """The same, two caches a launch."""
+    return PairAdapter("triton", "cuda" if torch.cuda.is_available() else "cpu")
 
 
 def ixformer_model_backend() -> BridgeAdapter:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -89,10 +89,9 @@ class SlotWrites:
     route: ClassVar[str] = "rows"
     slots: torch.Tensor
 
-    def write_(self, caches: tuple[torch.Tensor, ...], states: tuple[torch.Tensor, ...]) -> None:
+    def write_(self, caches: Sequence[torch.Tensor], states: Sequence[torch.Tensor]) -> None:
         """Write the rows through the registered operator."""
-        for cache, rows in zip(caches, states, strict=True):
-            _store_op(cache, rows, self.slots)
+        _store_op(caches, states, self.slots)
 
 
 class NumbaBackend:
@@ -126,13 +125,21 @@ class NumbaBackend:
         return SlotWrites(slots)
 
 
-def _store(cache: torch.Tensor, states: torch.Tensor, slots: torch.Tensor) -> None:
+def _store(
+    caches: Sequence[torch.Tensor], states: Sequence[torch.Tensor], slots: torch.Tensor
+) -> None:
+    slots = slots.contiguous()
+    for cache, rows in zip(caches, states, strict=True):
+        _store_one(cache, rows, slots)
+
+
+def _store_one(cache: torch.Tensor, states: torch.Tensor, slots: torch.Tensor) -> None:
     num_rows, kv_heads, head_dim = states.shape
     num_tokens, size = min(slots.shape[0], num_rows), cache.element_size()
     sizes = (num_tokens, *cache.shape, *cache.stride(), *states.stride(), size)
     total_bytes = num_tokens * kv_heads * head_dim * size
     parts = min(torch.get_num_threads(), total_bytes // BYTES_A_THREAD)
-    slots, function = slots.contiguous(), _compiled_for(slots.dtype)
+    function = _compiled_for(slots.dtype)
 
     def copy(part: int, parts: int) -> None:  # holds the tensors as long as it runs
         pointers = (cache.data_ptr(), states.data_ptr(), slots.data_ptr())
@@ -175,5 +182,5 @@ def _threads() -> ThreadPoolExecutor:
 os.register_at_fork(after_in_child=_threads.cache_clear)
 
 _store_op = register_operator(
-    "store_rows(Tensor(a!) cache, Tensor states, Tensor slots) -> ()", _store
+    "store_rows(Tensor(a!)[] cache, Tensor[] states, Tensor slots) -> ()", _store
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -36,15 +37,14 @@ class RowWrites:
     offsets: torch.Tensor
     any_stored: torch.Tensor | None
 
-    def write_(self, caches: tuple[torch.Tensor, ...], states: tuple[torch.Tensor, ...]) -> None:
+    def write_(self, caches: Sequence[torch.Tensor], states: Sequence[torch.Tensor]) -> None:
         """Write the rows through the registered operator."""
         for cache in caches:
             if cache.dtype.itemsize not in BITS:
                 raise BackendUnsupported(
                     f"the torch backend moves elements of 1, 2, 4 or 8 bytes, got {cache.dtype}"
                 )
-        for cache, rows in zip(caches, states, strict=True):
-            _store_op(cache, rows, self.rows, self.blocks, self.offsets, self.any_stored)
+        _store_op(caches, states, self.rows, self.blocks, self.offsets, self.any_stored)
 
 
 class TorchBackend:
@@ -80,20 +80,21 @@ class TorchBackend:
 
 
 def _write_rows(
-    cache: torch.Tensor,
-    states: torch.Tensor,
+    caches: Sequence[torch.Tensor],
+    states: Sequence[torch.Tensor],
     rows: torch.Tensor | None,
     blocks: torch.Tensor,
     offsets: torch.Tensor,
     any_stored: torch.Tensor | None,
 ) -> None:
-    # As integers: some dtypes have no index_put_, and floats may lose NaN payloads (C16).
-    word = _word_of(cache, states)
-    by_slot, states = cache.view(word).permute(0, 2, 1, 3), states.view(word)
-    written = states[: len(blocks)] if rows is None else states.index_select(0, rows)
-    if any_stored is not None:
-        written = torch.where(any_stored, written, by_slot[blocks[:1], offsets[:1]])
-    by_slot.index_put_((blocks, offsets), written)
+    for cache, given in zip(caches, states, strict=True):
+        # As integers: some dtypes have no index_put_, and floats may lose NaN payloads (C16).
+        word = _word_of(cache, given)
+        by_slot, given = cache.view(word).permute(0, 2, 1, 3), given.view(word)
+        written = given[: len(blocks)] if rows is None else given.index_select(0, rows)
+        if any_stored is not None:
+            written = torch.where(any_stored, written, by_slot[blocks[:1], offsets[:1]])
+        by_slot.index_put_((blocks, offsets), written)
 
 
 def _word_of(cache: torch.Tensor, states: torch.Tensor) -> torch.dtype:
@@ -110,7 +111,7 @@ def _is_of_words(tensor: torch.Tensor, size: int) -> bool:
 
 
 _store_op = register_operator(
-    "write_rows(Tensor(a!) cache, Tensor states, Tensor? rows, Tensor blocks, Tensor offsets, "
-    "Tensor? any_stored) -> ()",
+    "write_rows(Tensor(a!)[] cache, Tensor[] states, Tensor? rows, Tensor blocks, "
+    "Tensor offsets, Tensor? any_stored) -> ()",
     _write_rows,
 )

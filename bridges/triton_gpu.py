@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,6 +13,7 @@ from . import _registry
 from ._backend import BITS, BackendUnsupported
 from ._compiler import constant_in_graphs
 from ._operator import register_operator
+from ._overlap import share_memory
 from .ixformer import library
 from .ixformer.backend import TableWrites, lower_by_trials
 from .ixformer.proofs import Prover
@@ -34,18 +37,14 @@ class SlotWrites:
         """The one there is."""
         return "triton"
 
-    def write_(self, caches: tuple[torch.Tensor, ...], states: tuple[torch.Tensor, ...]) -> None:
-        """Write through the registered operator, two tensors a launch."""
+    def write_(self, caches: Sequence[torch.Tensor], states: Sequence[torch.Tensor]) -> None:
+        """Write through the registered operator."""
         for cache in caches:
             if cache.dtype.itemsize not in BITS:
                 raise BackendUnsupported(
                     f"the triton backend moves elements of 1, 2, 4 or 8 bytes, got {cache.dtype}"
                 )
-        pairs = [*zip(caches, states, strict=True)]
-        for (cache, rows), (other_cache, other_rows) in zip(pairs[::2], pairs[1::2], strict=False):
-            _store_pair(cache, rows, self.slots, other_cache, other_rows)
-        if len(pairs) % 2:
-            _store_one(*pairs[-1], self.slots)
+        _store_op(caches, states, self.slots)
 
 
 class TritonBackend:
@@ -104,19 +103,20 @@ class _DecodeRows:
         """Store one decode row a token; key and value are one tensor."""
         assert cu_q_lens is None
         slots = block_table[:, 0].to(torch.int64) * key_cache.shape[2] + contexts
-        _store(key_cache, key, torch.where(contexts < 0, contexts, slots))
+        _store([key_cache], [key], torch.where(contexts < 0, contexts, slots))
 
 
 def _store(
-    cache: torch.Tensor, states: torch.Tensor, slots: torch.Tensor, *other: torch.Tensor
+    caches: Sequence[torch.Tensor], states: Sequence[torch.Tensor], slots: torch.Tensor
 ) -> None:
     from ._triton_kernel import launch  # only now: where a program is exported there may be none
 
-    launch([cache, *other[:1]], [states, *other[1:]], slots)
+    # Writers of one launch race, and of two caches in one memory the later one's row stays.
+    step = 1 if any(share_memory(*two) for two in combinations(caches, 2)) else 2
+    for i in range(0, len(caches), step):
+        launch(caches[i : i + step], states[i : i + step], slots)
 
 
-_ONE = "Tensor(a!) cache, Tensor states, Tensor slots"
-_store_one = register_operator(f"triton_store({_ONE}) -> ()", _store)
-_store_pair = register_operator(
-    f"triton_store_pair({_ONE}, Tensor(b!) other_cache, Tensor other_states) -> ()", _store
+_store_op = register_operator(
+    "triton_store(Tensor(a!)[] cache, Tensor[] states, Tensor slots) -> ()", _store
 )

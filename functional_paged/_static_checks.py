@@ -57,22 +57,27 @@ def check_cache(taken_by: Taker, cache: Array, layout: Layout = HND) -> CacheSha
     return as_cache_shape(cache.shape, layout)
 
 
-def check_tensors(taken_by: Taker, cache: Array, states: Array, layout: Layout = HND) -> None:
-    """Check what a store of one tensor needs beyond its index spec: C1, C2, the arrays' kinds."""
+def check_tensors(
+    taken_by: Taker, cache: Array, states: Array, layout: Layout = HND, *, name: str = "states"
+) -> None:
+    """Check what a store of one tensor needs beyond its index spec: C1, C2, the arrays' kinds.
+
+    A load has the rows that it writes in place of states, by their name.
+    """
     _, kv_heads, _, head_dim = check_cache(taken_by, cache, layout)
-    _check_kind(taken_by, "states", states)
+    _check_kind(taken_by, name, states)
     shape = states.shape
     if len(shape) != 3:
         raise SpecError(
             "C1",
-            f"states must have 3 axes (num_tokens, kv_heads, head_dim), got {tuple(shape)}",
+            f"{name} must have 3 axes (num_tokens, kv_heads, head_dim), got {tuple(shape)}",
         )
-    _check_axis("states", states, 1, "kv_heads", kv_heads, " of cache")
-    _check_axis("states", states, 2, "head_dim", head_dim, " of cache")
+    _check_axis(name, states, 1, "kv_heads", kv_heads, " of cache")
+    _check_axis(name, states, 2, "head_dim", head_dim, " of cache")
     if states.dtype != cache.dtype:
         raise SpecError(
             "C2",
-            f"states.dtype must equal cache.dtype = {dtype_name(cache)}, got {dtype_name(states)}; "
+            f"{name}.dtype must equal cache.dtype = {dtype_name(cache)}, got {dtype_name(states)}; "
             "a store never casts",
         )
 
@@ -137,7 +142,7 @@ def _check_kind(taken_by: Taker, name: str, array: Array) -> None:
     Neither shapes nor values are read. Views that torch conjugates or negates as they are read are
     taken. What is C1, C2 or C20 of a tensor is C4 of an index array.
     """
-    is_index = name not in ("cache", "states")
+    is_index = name in _FIELDS
     found = framework(array)
     if found is None:
         clause = "C1"

@@ -14,6 +14,7 @@ from ._slots import destinations, slots_in
 from ._static_checks import (
     REFERENCE,
     TORCH_STORE,
+    check_cache,
     check_call,
     check_devices,
     check_index_spec,

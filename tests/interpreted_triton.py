@@ -6,6 +6,7 @@ Not collected: `TRITON_INTERPRET=1` must be set before triton is imported.
 from __future__ import annotations
 
 import copy
+import itertools
 import pickle
 from typing import Any
 
@@ -237,26 +238,40 @@ def test_a_plan_travels_and_says_its_route(kind):
     np.testing.assert_array_equal(as_bits(cache), as_bits(expected))
 
 
-def operands() -> list[torch.Tensor]:
-    slots = torch.tensor([4, -1, 99, 0])
+def operands() -> tuple[list[torch.Tensor], list[torch.Tensor], torch.Tensor]:
     packed = torch.ones(5, 2, 3, 14)
     narrow = torch.ones(5, 1, 3, 4, dtype=torch.bfloat16)
-    return [packed[..., 7:], torch.rand(4, 2, 7), slots, narrow, torch.ones(4, 1, 4).bfloat16()]
+    states = [torch.rand(4, 2, 7), torch.ones(4, 1, 4).bfloat16()]
+    return [packed[..., 7:], narrow], states, torch.tensor([4, -1, 99, 0])
 
 
-def test_opcheck():
-    torch.library.opcheck(triton_gpu._store_one, operands()[:3])
-    torch.library.opcheck(triton_gpu._store_pair, operands())
+@pytest.mark.parametrize("leaves", [0, 1, 2])
+def test_opcheck(leaves):
+    caches, states, slots = operands()
+    torch.library.opcheck(triton_gpu._store_op, (caches[:leaves], states[:leaves], slots))
 
 
-def test_c17_the_schemas_say_that_only_caches_change():
-    for operator, changed in (
-        (triton_gpu._store_one, ["cache"]),
-        (triton_gpu._store_pair, ["cache", "other_cache"]),
+def test_c17_the_schema_says_that_only_caches_change():
+    schema = triton_gpu._store_op._schema
+    assert schema.returns == []
+    assert [a.name for a in schema.arguments if a.alias_info and a.alias_info.is_write] == ["cache"]
+
+
+def test_a_pair_is_one_launch_but_for_caches_that_share_memory(monkeypatch):
+    launches = []
+    monkeypatch.setattr(_triton_kernel, "launch", lambda caches, *_: launches.append(len(caches)))
+    buffer, rows = torch.zeros(5, 2, 3, 14), torch.ones(4, 2, 7)
+    keys, values = buffer[..., :7], buffer[..., 7:]
+    for caches, want in (
+        ([keys], [1]),
+        ([keys, values], [2]),
+        ([keys, keys], [1, 1]),
+        ([keys, buffer[..., 6:13]], [1, 1]),
+        ([keys, values, torch.zeros(5, 2, 3, 7)], [2, 1]),
     ):
-        arguments = operator._schema.arguments
-        assert operator._schema.returns == []
-        assert [a.name for a in arguments if a.alias_info and a.alias_info.is_write] == changed
+        launches.clear()
+        triton_gpu._store_op(caches, [rows] * len(caches), torch.tensor([4, -1, 99, 0]))
+        assert launches == want
 
 
 @pytest.mark.usefixtures("traceable")
@@ -311,13 +326,13 @@ def test_one_export_serves_all_sizes(tmp_path):
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.script:DeprecationWarning")
 def test_c22_a_tensor_with_a_tangent_is_refused_in_either_place():
-    for place in (0, 1, 3, 4):
+    for side, place in itertools.product((0, 1), (0, 1)):
         given = operands()
         with torch.autograd.forward_ad.dual_level():
-            tangent = torch.ones_like(given[place])
-            given[place] = torch.autograd.forward_ad.make_dual(given[place], tangent)
+            of = given[side]
+            of[place] = torch.autograd.forward_ad.make_dual(of[place], torch.ones_like(of[place]))
             with pytest.raises(SpecError, match=r"^C22: .* must not carry a tangent"):
-                triton_gpu._store_pair(*given)
+                triton_gpu._store_op(*given)
 
 
 BF16 = torch.bfloat16

@@ -94,5 +94,5 @@ def test_opcheck(native):
     cache = torch.zeros(6, 2, 16, 8)
     plan = bridges.plan(spec, cache=cache, num_tokens=24, backend=backend, check=True)
     writes = plan.lowered
-    arguments = (cache, torch.ones(24, 2, 8), writes.table, writes.contexts)
+    arguments = ([cache], [torch.ones(24, 2, 8)], writes.table, writes.contexts)
     torch.library.opcheck(op.store, (*arguments, writes.native if native else None, writes.backend))

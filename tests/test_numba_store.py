@@ -105,7 +105,8 @@ def test_c16_c20_rows_of_any_layout_width_and_number_of_threads(data, itemsize, 
             view[at // block_size, :, at % block_size] = states[token]
     workers, share = threads(number, 1)
     with workers, share:
-        numba_cpu._store_op(*map(torch.from_numpy, (cache, states, slots)))
+        cache, states, slots = map(torch.from_numpy, (cache, states, slots))
+        numba_cpu._store_op([cache], [states], slots)
     np.testing.assert_array_equal(memory, expected)
 
 
@@ -139,5 +140,5 @@ def test_no_more_threads_than_torch_has_and_than_there_is_work_for():
                 numba_cpu, "_in_parts", lambda copy, parts, seen=seen: seen.append(parts)
             ),
         ):
-            numba_cpu._store_op(cache, states, torch.tensor([0, PAD, 1]))
+            numba_cpu._store_op([cache], [states], torch.tensor([0, PAD, 1]))
         assert seen == ([want] if want else [])

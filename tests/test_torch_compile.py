@@ -195,7 +195,7 @@ def operands(cache: torch.Tensor, backend: str = "torch") -> tuple[Any, ...]:
     states = tensor(pattern(num_tokens * heads * dim, DTYPES["bf16"], salt=2, payloads=True))
     spec = SlotMapping(np.int32([9, -1, 0])).map(torch.from_numpy)
     plan = bridges.plan(spec, cache=cache, num_tokens=num_tokens, backend=backend)
-    return cache, states.view(num_tokens, heads, dim), *vars(plan.lowered).values()
+    return [cache], [states.view(num_tokens, heads, dim)], *vars(plan.lowered).values()
 
 
 @pytest.mark.parametrize("layout", ["contiguous", "packed_kv", "kv_pair", "token_major"])
@@ -205,15 +205,11 @@ def test_opcheck_of_the_registered_operator(layout, cpu_backend):
 
 
 def test_opcheck_where_nothing_is_stored_and_with_strided_states():
-    cache, states, rows, blocks, offsets, _ = operands(torch.ones(SHAPE, dtype=torch.bfloat16))
-    nothing = torch.tensor(False)
-    torch.library.opcheck(torch_inplace._store_op, (cache, states, rows, blocks, offsets, nothing))
-    head_major = states.transpose(0, 1).contiguous().transpose(0, 1)
+    cache, states, *to, _ = operands(torch.ones(SHAPE, dtype=torch.bfloat16))
+    torch.library.opcheck(torch_inplace._store_op, (cache, states, *to, torch.tensor(False)))
+    head_major = states[0].transpose(0, 1).contiguous().transpose(0, 1)
     assert not head_major.is_contiguous()
-    stored = torch.tensor(True)
-    torch.library.opcheck(
-        torch_inplace._store_op, (cache, head_major, rows, blocks, offsets, stored)
-    )
+    torch.library.opcheck(torch_inplace._store_op, (cache, [head_major], *to, torch.tensor(True)))
 
 
 @pytest.mark.parametrize("name", OPERATORS)
@@ -228,13 +224,13 @@ def test_c17_the_schema_says_that_only_the_cache_changes(name):
 def planted():
     """The same kernel behind schemas that are not honest."""
     library = torch.library.Library("functional_paged_planted", "DEF")
-    operand = "Tensor states, Tensor rows, Tensor blocks, Tensor offsets, Tensor any_stored"
-    library.define(f"silent(Tensor cache, {operand}) -> ()")
-    library.define(f"returning(Tensor cache, {operand}) -> Tensor")
+    operand = "Tensor[] states, Tensor rows, Tensor blocks, Tensor offsets, Tensor any_stored"
+    library.define(f"silent(Tensor[] cache, {operand}) -> ()")
+    library.define(f"returning(Tensor[] cache, {operand}) -> Tensor")
 
-    def returning(cache: torch.Tensor, *rest: torch.Tensor) -> torch.Tensor:
+    def returning(cache: list[torch.Tensor], *rest: Any) -> torch.Tensor:
         torch_inplace._write_rows(cache, *rest)
-        return cache
+        return cache[0]
 
     kind = "CompositeExplicitAutograd"
     library.impl("silent", torch_inplace._write_rows, kind)
@@ -242,7 +238,7 @@ def planted():
     name = "functional_paged_planted::"
     torch.library.register_fake(f"{name}silent", lambda *_: None, lib=library)
     torch.library.register_fake(
-        f"{name}returning", lambda cache, *_: torch.empty_like(cache), lib=library
+        f"{name}returning", lambda cache, *_: torch.empty_like(cache[0]), lib=library
     )
     yield torch.ops.functional_paged_planted
     library._destroy()

@@ -50,7 +50,7 @@ def tensors(device: str) -> tuple[torch.Tensor, torch.Tensor]:
 
 def write(cache: torch.Tensor, states: torch.Tensor, plan: bridges.StorePlan) -> None:
     """What the registered operator runs; fake tensors see only its stand-in."""
-    torch_inplace._write_rows(cache, states, *vars(plan.lowered).values())
+    torch_inplace._write_rows([cache], [states], *vars(plan.lowered).values())
 
 
 STORES = {"operator": bridges.store_single_, "kernel": write}

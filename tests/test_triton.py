@@ -65,7 +65,7 @@ def test_the_cpu_is_not_served_and_the_reason_says_what_to_do():
 
 
 def test_bridges_has_the_operators_and_does_not_load_triton():
-    use = "import torch, bridges\ntorch.ops.functional_paged.triton_store_pair.default"
+    use = "import torch, bridges\ntorch.ops.functional_paged.triton_store.default"
     assert loaded_by(use, ("torch", "triton")) == {"torch"}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -48,14 +49,9 @@ class TableWrites:
         """The native route, or the safe one."""
         return SAFE if self.native is None else NATIVE
 
-    def write_(self, caches: tuple[torch.Tensor, ...], states: tuple[torch.Tensor, ...]) -> None:
+    def write_(self, caches: Sequence[torch.Tensor], states: Sequence[torch.Tensor]) -> None:
         """Write by the route; a kind not proven for the native one goes the safe way."""
-        if len(caches) > 1 and not torch.compiler.is_compiling():
-            prover = op.prover_of(self.backend)
-            for cache, rows in zip(caches, states, strict=True):  # a refusal comes before any write
-                prover.parts(cache, len(self.contexts), rows)
-        for cache, rows in zip(caches, states, strict=True):
-            op.store(cache, rows, self.table, self.contexts, self.native, self.backend)
+        op.store(caches, states, self.table, self.contexts, self.native, self.backend)
 
 
 class IxformerBackend:

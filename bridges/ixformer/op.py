@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -18,19 +19,24 @@ def prover_of(backend: str) -> Prover:
 
 
 def _store(
-    cache: torch.Tensor,
-    states: torch.Tensor,
+    caches: Sequence[torch.Tensor],
+    states: Sequence[torch.Tensor],
     table: torch.Tensor,
     contexts: torch.Tensor,
     native: list[torch.Tensor] | None,
     backend: str,
 ) -> None:
-    prover_of(backend).write(cache, states, table, contexts, native)
+    prover = prover_of(backend)
+    if len(caches) > 1:  # a refusal comes before any write
+        for cache, rows in zip(caches, states, strict=True):
+            prover.parts(cache, len(contexts), rows)
+    for cache, rows in zip(caches, states, strict=True):
+        prover.write(cache, rows, table, contexts, native)
 
 
 # A graph or an exported program names the backend, which is looked up where it runs.
 store = register_operator(
-    "ixformer_store(Tensor(a!) cache, Tensor states, Tensor table, Tensor contexts, "
+    "ixformer_store(Tensor(a!)[] cache, Tensor[] states, Tensor table, Tensor contexts, "
     "Tensor[]? native, str backend) -> ()",
     _store,
 )

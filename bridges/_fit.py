@@ -1,0 +1,100 @@
+"""The cheap checks of every call: whether the tensors of a store or a load fit each other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NoReturn
+
+import torch
+
+from functional_paged import SpecError, internal
+
+from ._backend import TokenSlots
+from ._overlap import overlaps_itself
+from ._transforms import at_work, check_untransformed, no_derivative
+from ._trees import Path, in_words
+
+_FOR = "which the plan was made for"
+
+Leaf = tuple[Path, torch.Tensor, torch.Tensor]
+"""Where a cache is in its tree, the cache, and the rows that are stored there or loaded."""
+
+
+def check_leaves(to: TokenSlots, leaves: Sequence[Leaf], rows_name: str) -> None:
+    """Check all that the calls for some leaves need, so that nothing is refused halfway.
+
+    Args:
+      to: where each row goes.
+      leaves: caches with their rows.
+      rows_name: `"states"`, which are read, or `"out"`, which is written.
+    """
+    for path, cache, rows in leaves:
+        try:
+            _check_fit(to, cache, rows_name, rows)
+            check_memory("cache", cache)
+            if rows_name == "out":
+                check_memory(rows_name, rows)
+        except SpecError as error:
+            if not path:
+                raise
+            raise SpecError(
+                error.clause, f"{error.message}, in leaf {in_words('cache', path)}"
+            ) from error
+
+
+def check_memory(name: str, tensor: torch.Tensor) -> None:
+    """Check that no two elements of a tensor share memory, which has them as they are read: C20."""
+    # What traces can't ask for these bits; there torch refuses in its own words.
+    if not torch.compiler.is_compiling() and (tensor.is_conj() or tensor.is_neg()):
+        raise SpecError("C20", f"{name} must not be a view that torch conjugates or negates")
+    if not tensor.is_contiguous() and overlaps_itself(tensor.shape, tensor.stride()):
+        raise SpecError(
+            "C20",
+            f"{name} must not overlap itself, got "
+            f"shape {tuple(tensor.shape)} with strides {tensor.stride()}",
+        )
+
+
+def _check_fit(to: TokenSlots, cache: torch.Tensor, rows_name: str, rows: torch.Tensor) -> None:
+    """Check one cache and its rows.
+
+    Takes one or two microseconds where all is in order: each attribute of a tensor is read once.
+    """
+    try:
+        num_blocks, kv_heads, block_size, head_dim = cache.shape
+        num_tokens, row_heads, row_dim = rows.shape
+        agree = (
+            row_heads == kv_heads
+            and row_dim == head_dim
+            and rows.dtype == cache.dtype
+            and cache.layout is rows.layout is torch.strided
+            and not cache.is_quantized
+        )
+    except (AttributeError, RuntimeError, ValueError):  # of another type or rank, or nested
+        _refuse(cache, rows_name, rows)
+    if not agree:
+        _refuse(cache, rows_name, rows)
+    for name, size in (("num_blocks", num_blocks), ("block_size", block_size)):
+        if size != (expected := getattr(to, name)):
+            raise SpecError("C1", f"{name} = {size} of cache must equal {expected}, {_FOR}")
+    if num_tokens < to.num_tokens:
+        raise SpecError(
+            "C11",
+            f"{rows_name}.shape[0] = {num_tokens} must be >= num_tokens = {to.num_tokens}, {_FOR}",
+        )
+    for name, tensor in (("cache", cache), (rows_name, rows)):
+        if tensor.device != to.device:
+            raise SpecError("C3", f"{name} must be on {to.device}, {_FOR}, got {tensor.device}")
+    if at_work():
+        check_untransformed(**{"cache": cache, rows_name: rows})
+    if (cache.requires_grad or rows.requires_grad) and torch.is_grad_enabled():
+        name = "cache" if cache.requires_grad else rows_name
+        raise no_derivative(
+            f"{name} must not require grad",
+            f"call it under torch.no_grad() or with {name}.detach()",
+        )
+
+
+def _refuse(cache: torch.Tensor, rows_name: str, rows: torch.Tensor) -> NoReturn:
+    internal.check_tensors(internal.TORCH_STORE, cache, rows, name=rows_name)
+    raise AssertionError("the shared checks take two tensors that do not agree")

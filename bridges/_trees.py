@@ -1,0 +1,68 @@
+"""Trees of tensors: tuples, lists and dicts, as `jax.tree` has them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import Any, TypeAlias
+
+import torch
+
+from functional_paged import SpecError
+
+Tree: TypeAlias = Any
+"""A tensor, or a tuple, list or dict of trees."""
+
+Path: TypeAlias = tuple[Hashable, ...]
+"""Where a leaf is: the keys that lead to it, none for a tensor that is the whole tree."""
+
+
+def leaves_of(tree: Tree, path: Path = ()) -> dict[Path, Any]:
+    """The leaves of a tree by where they are, in its order; what is no container is a leaf."""
+    if isinstance(tree, torch.Tensor):
+        return {path: tree}
+    if isinstance(tree, (tuple, list)):
+        children = list(enumerate(tree))
+    elif isinstance(tree, dict):
+        children = list(tree.items())
+    else:
+        return {path: tree}
+    leaves: dict[Path, Any] = {}
+    for key, child in children:
+        leaves.update(leaves_of(child, (*path, key)))
+    return leaves
+
+
+def paired(name: str, tree: Tree, other_name: str, other: Tree) -> list[tuple[Path, Any, Any]]:
+    """Each leaf of a tree with that of another at the same place.
+
+    Raises:
+      SpecError: C1 where one tree has a leaf that the other has not.
+    """
+    ours, theirs = leaves_of(tree), leaves_of(other)
+    for has, its_name, lacks, their_name in (
+        (ours, name, theirs, other_name),
+        (theirs, other_name, ours, name),
+    ):
+        for path in has:
+            if path not in lacks:
+                raise SpecError(
+                    "C1",
+                    f"{their_name} must have the tree of {its_name}, "
+                    f"got no leaf {in_words(their_name, path)}",
+                )
+    return [(path, leaf, theirs[path]) for path, leaf in ours.items()]
+
+
+def mapped(function: Callable[[Any], Any], tree: Tree) -> Tree:
+    """The tree with each leaf replaced by what the function makes of it."""
+    if isinstance(tree, dict):
+        return {key: mapped(function, child) for key, child in tree.items()}
+    if isinstance(tree, (tuple, list)):
+        children = [mapped(function, child) for child in tree]
+        return type(tree)(*children) if hasattr(tree, "_fields") else type(tree)(children)
+    return function(tree)
+
+
+def in_words(name: str, path: Path) -> str:
+    """The expression for a leaf of a tree of that name, `cache[0]['k']`."""
+    return name + "".join(f"[{key!r}]" for key in path)
