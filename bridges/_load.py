@@ -135,8 +135,9 @@ def _tells(given: IndexSpec | StorePlan) -> int | None:
         return given.num_tokens
     if isinstance(given, SlotMapping):
         return given.slots.shape[0]
-    is_decode = isinstance(given, BlockTable) and given.cu_q_lens is None
-    return given.block_table.shape[0] if is_decode else None
+    if isinstance(given, BlockTable) and given.cu_q_lens is None:
+        return given.block_table.shape[0]
+    return None
 
 
 def _load(out: Sequence[torch.Tensor], caches: Sequence[torch.Tensor], slots: torch.Tensor) -> None:

@@ -66,8 +66,13 @@ class BridgeAdapter:
         tensor_over(rows).copy_(bridges.load_single(there, spec, num_tokens=num_tokens))
         return rows
 
-    def store_apart(self, cache: np.ndarray, states: np.ndarray, index_spec: IndexSpec) -> None:
-        self._store(self._there(cache)[1], tensor_over(states).to("meta"), self._spec(index_spec))
+    def store_apart(self, *given: Any) -> None:
+        """Of one cache or of a pair, with the last states elsewhere."""
+        *arrays, index_spec = given
+        *there, _ = [self._there(array)[1] for array in arrays]
+        there.append(tensor_over(arrays[-1]).to("meta"))
+        half = len(there) // 2
+        self._store(there[:half], there[half:], self._spec(index_spec))
 
     def check(
         self, index_spec: IndexSpec, cache_shape: tuple[int, int, int, int], num_tokens: int
@@ -130,12 +135,6 @@ class PairAdapter(BridgeAdapter):
             rows = self._there(keys)[1], self._there(values)[1]
             self._store((key, value), rows, self._spec(index_spec))
         return key_cache, value_cache
-
-    def store_apart(self, *arrays: Any) -> None:
-        *caches, keys, values, index_spec = arrays
-        rows = self._there(keys)[1], tensor_over(values).to("meta")
-        caches = tuple(self._there(cache)[1] for cache in caches)
-        self._store(caches, rows, self._spec(index_spec))
 
 
 def _owner(array: np.ndarray) -> np.ndarray:
