@@ -177,19 +177,6 @@ def test_what_is_not_promised_is_neither_run_nor_a_pass() -> None:
     assert all(r.status == "not-promised" for r in results if "C12" in r.case.clauses)
 
 
-def test_what_is_not_promised_runs_for_information() -> None:
-    case = next(case for case in STORES if case.id.startswith("c14_negative_slots"))
-    result = run_case(Trusting(), case, beyond_promises=True)
-    assert result.status == "not-promised"
-    assert result.reason.startswith("no negative slot but -1; without that: cache[0, 0, 0, 0] was")
-    kept = next(case for case in STORES if "C12" in case.clauses and "slots" not in case.id)
-    told = run_case(Trusting(), kept, beyond_promises=True)
-    assert (told.status, told.reason) == (
-        "not-promised",
-        "slots are in the cache; without that: pass",
-    )
-
-
 @pytest.mark.parametrize(
     ("caller", "message"),
     [

@@ -223,12 +223,9 @@ link = "https://example.org/7"
     (folder / "old.toml").write_text(old)
     assert check("Wrong", "--ledger", "old.toml", "--write-ledger", "new.toml").returncode == 1
     new = (folder / "new.toml").read_text()
-    assert new.startswith(old)
+    for kept in ("c14_negative_slots/slots/bf16/*_s33_*", "no driver", "https://example.org/7"):
+        assert f'"{kept}"' in new
     assert new.count("[[known]]") == 2
     ended = check("Wrong", "--ledger", "new.toml", "--write-ledger", "third.toml")
     assert ended.returncode == 0
-    assert (folder / "third.toml").read_text().strip() == new.strip()
-    table = "known = [{id='c14_negative_slots/slots/bf16/*_s33_*', status='xfail', reason='r'}]"
-    (folder / "array.toml").write_text(f'backend = "wrong"\n{table}\n')
-    assert check("Wrong", "--ledger", "array.toml", "--write-ledger", "4.toml").returncode == 1
-    assert check("Wrong", "--ledger", "4.toml").returncode == 0
+    assert (folder / "third.toml").read_text() == new

@@ -322,13 +322,6 @@ def test_what_the_report_does_not_record_is_not_called_untouched() -> None:
     assert "untouched block" not in Tags(page).text
 
 
-def test_a_drawing_that_repeats_is_there_once() -> None:
-    page = to_html(report([run_of(Faulty(), [a_case("c5_a"), a_case("c5_b")])]))
-    assert page.count("<figure") == 1
-    assert re.findall('<a href="#(drawing-[0-9]+)"', page) == ["drawing-0"]
-    assert page.count('id="drawing-0"') == 1
-
-
 def test_a_page_says_which_drawings_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
     reported = report([run_of(Faulty(), [a_case()]), run_of(OneBlockOff(), [a_case()])])
     assert "not drawn" not in to_html(reported)

@@ -276,18 +276,6 @@ def test_cases_open_and_close_together(show: Callable[..., Any]) -> None:
     assert page.locator(".case[open]:visible").count() == 0
 
 
-def test_a_drawing_that_repeats_is_there_when_its_case_opens(show: Callable[..., Any]) -> None:
-    cases = [a_case(f"c5_number_{number}") for number in range(5)]
-    page = show(report([run_of(Faulty(), cases)]))
-    last = page.locator(".case").last
-    assert last.locator(DRAWING).count() == 0
-    last.locator("summary").click()
-    last.locator(DRAWING).wait_for()
-    first, again = page.locator(DRAWING).first, last.locator(DRAWING)
-    assert again.bounding_box()["width"] == first.bounding_box()["width"]
-    assert again.inner_html() == first.inner_html()
-
-
 def test_the_page_reads_without_scripts(show: Callable[..., Any]) -> None:
     page = show(faulty_report(), java_script_enabled=False)
     assert page.locator("h1").inner_text() == HEADLINE

@@ -47,9 +47,6 @@ def check(
         list[str] | None,
         typer.Option(metavar="H,S,D", help="Also every scenario at this shape; repeatable."),
     ] = None,
-    beyond_promises: Annotated[
-        bool, typer.Option("--beyond-promises", help="Also what is not promised, to be informed.")
-    ] = False,
     list_: Annotated[bool, typer.Option("--list", help="Print the ids and run nothing.")] = False,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write the results to this file.")
@@ -90,12 +87,7 @@ def check(
     outputs = Outputs(files, inputs=ledger or ())
     ledgers = read_ledgers(ledger or ())
     runs, contradictions = _run_all(
-        backend or DEFAULT_BACKENDS,
-        chosen,
-        ledgers,
-        seconds_per_case=seconds,
-        jobs=jobs,
-        beyond_promises=beyond_promises,
+        backend or DEFAULT_BACKENDS, chosen, ledgers, seconds_per_case=seconds, jobs=jobs
     )
     first, results = runs[0], report(runs)
     known = ledgers.get(first.name, Ledger(first.name))

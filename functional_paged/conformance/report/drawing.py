@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any, TypeAlias
@@ -73,25 +72,23 @@ def rows_of(
       outcomes: of each position that was written or should have been.
       num_blocks: of the cache.
       block_size: of the cache.
-      complete: whether `outcomes` has all of those; else what follows its last is unknown.
+      complete: whether `outcomes` has all of those.
     """
     columns = columns_of(block_size)
     marked = shown = cells.lines_of(outcomes, block_size, columns)
     if len(marked) > MOST_LINES:
         faulty = (position for position, outcome in outcomes.items() if outcome != "written")
         shown = cells.lines_of(faulty, block_size, columns)[:MOST_LINES]
-    left_out = [line.block * block_size + line.start for line in sorted({*marked} - {*shown})]
+    all_shown = complete and len(shown) == len(marked)
     at, end = 0, num_blocks * block_size
     for line in (*shown, None):
         start = end if line is None else line.block * block_size + line.start
-        known = line is not None or complete
         if start > at:
-            untouched = known and bisect_left(left_out, at) == bisect_left(left_out, start)
             number, noun = start - at, "position"
             if at % block_size == start % block_size == 0:
                 number, noun = number // block_size, "block"
             nouns = noun if number == 1 else f"{noun}s"
-            yield f"{number:,} untouched {nouns}" if untouched else f"{number:,} {nouns} not drawn"
+            yield f"{number:,} untouched {nouns}" if all_shown else f"{number:,} {nouns} not drawn"
         if line is not None:
             yield line
             at = start + line.stop - line.start

@@ -60,14 +60,6 @@ document.addEventListener("click", ({ target }) => {
   target.textContent = open ? "Close all" : "Open all";
 });
 readAddress();
-// A case that opens gets copies of the drawings that it shares with an earlier one.
-function drawAgain() {
-  for (const again of all(".case[open] .again")) {
-    again.replaceWith(document.querySelector(again.firstChild.hash).cloneNode(true));
-  }
-}
-document.addEventListener("toggle", drawAgain, { capture: true }); // it does not bubble
-drawAgain();
 // Arrow keys move a cursor over the cells of a drawing and show the titles that a pointer gets.
 const tip = document.getElementById("tip");
 const y = (rect) => rect.y.baseVal.value;

@@ -27,8 +27,8 @@ STATUSES = {
 }
 """Worst first, with the heading of the cases whose worst it is."""
 
-MOST_DRAWINGS = 150
-"""A page with more different ones would be heavy."""
+MOST_DRAWINGS = 100
+"""A page with more would be heavy."""
 
 
 def to_html(report: Mapping[str, Any]) -> str:
@@ -71,7 +71,7 @@ def _digest(text: str) -> str:
 
 def _groups(report: Mapping[str, Any]) -> list[tuple[str, list[dict[str, Any]]]]:
     """The cases under their worst status, each with its results and drawings, worst first."""
-    order, figures = list(STATUSES), {}
+    order, number = list(STATUSES), 0
     results: dict[str, list[dict[str, Any]]] = {case["id"]: [] for case in report["cases"]}
     twins = {case["id"] for case in report["cases"] if case["twin"]}
     for backend in report["backends"]:
@@ -87,20 +87,8 @@ def _groups(report: Mapping[str, Any]) -> list[tuple[str, list[dict[str, Any]]]]
     for case in (case for group in groups.values() for case in group):
         for result in case["results"]:
             if result["mismatch"] and result["mismatch"]["cells"]:
-                result["figure"] = _figure(result["mismatch"], case["cache_shape"], figures)
+                number += 1
+                shape = case["cache_shape"]
+                is_drawn = number <= MOST_DRAWINGS
+                result["figure"] = drawing(result["mismatch"], shape) if is_drawn else None
     return [(status, group) for status, group in groups.items() if group]
-
-
-def _figure(
-    mismatch: Mapping[str, Any], cache_shape: list[int], numbers: dict[Any, int]
-) -> dict[str, Any]:
-    """A drawing and its number; forms and dtypes often fail alike, and then share one."""
-    (num_blocks, _, block_size, _), (block, _, offset, _) = cache_shape, mismatch["index"]
-    cells = tuple(tuple(cell.values()) for cell in mismatch["cells"])
-    key = (num_blocks, block_size, block, offset, cells)
-    if key in numbers:
-        return {"number": numbers[key], "again": True}
-    if len(numbers) == MOST_DRAWINGS:
-        return {"number": None}
-    numbers[key] = len(numbers)
-    return {**drawing(mismatch, cache_shape), "number": numbers[key], "again": False}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Literal, TypeAlias
 
@@ -65,31 +65,18 @@ class Result:
             object.__setattr__(self, "clause", self.case.clauses[0])
 
 
-def run_case(
-    adapter: Adapter, case: Case, *, ask: Ask = here, beyond_promises: bool = False
-) -> Result:
+def run_case(adapter: Adapter, case: Case, *, ask: Ask = here) -> Result:
     """Run one case. An exception of the backend is a result of the case, not of the run.
 
     Args:
       adapter: of the backend.
       case: what to run.
       ask: how the adapter is called: `here`, in this process, or `in_a_fork` of it.
-      beyond_promises: run for information what the adapter does not promise.
     """
     traits = traits_of(adapter)
     left_to_the_caller = traits.promises.left_to_the_caller(case)
-    if left_to_the_caller is None:
-        return _run(adapter, traits, case, ask)
-    if not beyond_promises:
+    if left_to_the_caller is not None:
         return Result(case, "not-promised", left_to_the_caller)
-    done = _run(adapter, traits, case, ask)
-    if done.status not in RAN:
-        return done
-    came = f"{left_to_the_caller}; without that: {done.reason or done.status}"
-    return replace(done, status="not-promised", reason=came, mismatch=None, clause="")
-
-
-def _run(adapter: Adapter, traits: Traits, case: Case, ask: Ask) -> Result:
     problem = case.build()
     reason = _no_room(case)
     if reason is not None:

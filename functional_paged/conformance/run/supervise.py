@@ -42,7 +42,6 @@ def run_backend(
     *,
     seconds_per_case: float = 60.0,
     jobs: int = 1,
-    beyond_promises: bool = False,
     on_result: Callable[[Result], None] = lambda _: None,
 ) -> BackendRun:
     """Run cases against a backend that may crash, hang or print.
@@ -52,7 +51,6 @@ def run_backend(
       cases: what to run.
       seconds_per_case: after which a case counts as hung and its process is killed.
       jobs: processes at a time.
-      beyond_promises: run for information what the adapter does not promise.
       on_result: called with each result as it comes, one call at a time.
 
     Raises:
@@ -63,7 +61,6 @@ def run_backend(
             [(workers, cases)],
             seconds_per_case=seconds_per_case,
             jobs=jobs,
-            beyond_promises=beyond_promises,
             on_result=lambda _, result: on_result(result),
         )
     return run
@@ -108,7 +105,7 @@ class Workers:
         """Whether a worker waits for a case."""
         return bool(self._idle)
 
-    def result_of(self, case: Case, seconds: float, beyond_promises: bool) -> Result:
+    def result_of(self, case: Case, seconds: float) -> Result:
         """The result of a case from a worker that is idle, or else from one that starts."""
         try:
             worker = self._idle.pop()
@@ -118,7 +115,7 @@ class Workers:
         can_go_on = False
         try:
             worker.about()
-            result = Result(**{**worker.ask(seconds, case.id, beyond_promises), "case": case})
+            result = Result(**{**worker.ask(seconds, case.id), "case": case})
             can_go_on = worker.forks or not result.suspect
             return result
         except WorkerEnded as end:
@@ -141,7 +138,6 @@ def run_together(
     *,
     seconds_per_case: float = 60.0,
     jobs: int = 1,
-    beyond_promises: bool = False,
     on_result: Callable[[str, Result], None] = lambda *_: None,
 ) -> list[BackendRun]:
     """Run the cases of several backends, as many at a time as there are jobs.
@@ -152,7 +148,6 @@ def run_together(
       backends: the workers of each, and its cases.
       seconds_per_case: as for `run_backend`, like the others.
       jobs: processes at a time, of all backends.
-      beyond_promises: see there.
       on_result: called with the backend's name and each result.
 
     Raises:
@@ -170,7 +165,7 @@ def run_together(
         with suppress(IndexError):  # none is left
             while True:
                 case = left[number].popleft()
-                result = workers.result_of(case, seconds_per_case, beyond_promises)
+                result = workers.result_of(case, seconds_per_case)
                 with lock:
                     results[number][case.id] = result
                     on_result(abouts[number].name, result)

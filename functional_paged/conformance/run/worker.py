@@ -44,10 +44,10 @@ def main(backend: str, channel_fd: str, stack_fd: str) -> None:
         return channel.send(error)
     while True:
         try:
-            case_id, beyond_promises = channel.recv()
+            (case_id,) = channel.recv()
         except EOFError:
             return None
-        done = run_case(adapter, find_case(case_id), ask=ask, beyond_promises=beyond_promises)
+        done = run_case(adapter, find_case(case_id), ask=ask)
         if done.suspect and done.status == "pass" and not forks:
             done = _unless_it_sticks(adapter, done)
         channel.send({**vars(done), "case": None})  # which is known there, and cannot travel
