@@ -11,7 +11,7 @@ from functional_paged.conformance.bits import DTYPES, as_bits, short_name
 from functional_paged.conformance.cases.suite import find_case, large_cases, shape_cases
 
 CASES = (*all_cases(), *large_cases())
-VALID_KINDS = ("store", "accept", "load", "vjp", "large")
+VALID_KINDS = ("store", "accept", "load", "transfer", "vjp", "large")
 SHAPES_ASKED_FOR = [(1, 1, 1), (2, 16, 64), (8, 64, 80), (3, 2, 7), (1, 257, 5)]
 
 
@@ -165,7 +165,7 @@ def test_controls_are_more_basic_cases_of_the_same_form() -> None:
         form = case.id.split("/")[1]
         basic = chain(case) - {case.id}
         assert all(control.split("/")[1] == form for control in basic), case.id
-        if case.kind in ("store", "load", "vjp", "large"):
+        if case.kind in ("store", "load", "transfer", "vjp", "large"):
             first = f"c5_prefill/{form}/bf16/n7_h2_s16_d128"
             assert first in basic or case.id == first, case.id
         needed = {by_id[control].clauses[0] for control in basic} | {"C11", "C18", "C12", "C13"}

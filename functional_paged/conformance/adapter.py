@@ -68,6 +68,12 @@ class FullAdapter(Adapter, Protocol):
         """The row at each token's slot, zeros where it is not stored: what undoes the store."""
         ...
 
+    def transfer(
+        self, dst: Cache, dst_spec: IndexSpec, src: Cache, src_spec: IndexSpec, num_tokens: int
+    ) -> Cache:
+        """As a `store` into `dst` of what `load` reads from `src`, which may be `dst` itself."""
+        ...
+
     def check(
         self, index_spec: IndexSpec, cache_shape: tuple[int, int, int, int], num_tokens: int
     ) -> None:
@@ -126,7 +132,10 @@ class BackendNotFound(LookupError):
     """A backend's adapter that does not exist or cannot load; the text says why."""
 
 
-METHODS = ("unsupported", "store", "store_pair", "info", "load", "check", "vjp", "store_apart")
+METHODS = (
+    *("unsupported", "store", "store_pair", "info", "load", "transfer", "check", "vjp"),
+    "store_apart",
+)
 _ALLOWED: dict[str, tuple[Any, ...]] = {
     "isolation": ("fork", "process"),
     "slot_dtypes": (("int32",), ("int64",), ("int32", "int64")),

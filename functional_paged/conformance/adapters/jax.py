@@ -54,6 +54,13 @@ class JaxAdapter:
     def load(self, cache: np.ndarray, index_spec: IndexSpec, num_tokens: int) -> Any:
         return functional_paged.load_single(cache, index_spec, num_tokens, layout=self.order)
 
+    def transfer(
+        self, dst: Any, dst_spec: IndexSpec, src: Any, src_spec: IndexSpec, num_tokens: int
+    ) -> Any:
+        return functional_paged.transfer(
+            dst, dst_spec, src, src_spec, num_tokens, layout=self.order
+        )
+
     def vjp(
         self, cache: np.ndarray, states: np.ndarray, index_spec: IndexSpec, cotangent: np.ndarray
     ) -> Any:

@@ -34,6 +34,12 @@ class ReferenceAdapter:
     def load(self, cache: np.ndarray, index_spec: IndexSpec, num_tokens: int) -> np.ndarray:
         return reference.load_single(cache, index_spec, num_tokens)
 
+    def transfer(
+        self, dst: Any, dst_spec: IndexSpec, src: Any, src_spec: IndexSpec, num_tokens: int
+    ) -> np.ndarray:
+        rows = reference.load_single(src, src_spec, num_tokens)
+        return reference.store_single(dst, rows, dst_spec)
+
     def vjp(
         self, cache: np.ndarray, states: np.ndarray, index_spec: IndexSpec, cotangent: np.ndarray
     ) -> tuple[np.ndarray, Any]:

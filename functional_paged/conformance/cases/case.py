@@ -9,16 +9,16 @@ from typing import Literal, TypeAlias
 from .problem import Problem
 
 CaseKind: TypeAlias = Literal[
-    "store", "refuse", "apart", "check", "accept", "load", "vjp", "large", "small"
+    "store", "refuse", "apart", "check", "accept", "load", "transfer", "vjp", "large", "small"
 ]
 """The question that a case asks of a backend.
 
 `store`: the whole cache must be the reference's. `refuse`: the store must raise for the case's
 clause and write nothing. `apart`: the same, with the arrays on two devices. `check`:
 the value check must raise for the case's clause; `accept`: it must not raise. `load`: the rows read
-back must be the reference's. `vjp`: the cotangents must be the reference's. `large`: as `store`, in
-a cache of zeros too large for a pattern and a copy. `small`: as `store`, once for each of the
-problem's specs.
+back must be the reference's. `transfer`: as `store`, of rows that another cache holds, or the same
+one elsewhere. `vjp`: the cotangents must be the reference's. `large`: as `store`, in a cache of
+zeros too large for a pattern and a copy. `small`: as `store`, once for each of the problem's specs.
 """
 
 

@@ -17,9 +17,11 @@ Order: TypeAlias = Literal["HND", "NHD"]
 GUARD_BLOCKS = 2
 """Blocks that a guard has room for on either side of a cache, at the least."""
 
-LAYOUTS = ("contiguous", "packed_kv", "kv_pair", "token_major")
+LAYOUTS = ("contiguous", "packed_kv", "kv_pair", "token_major", "padded_blocks", "lone_head")
 """Layouts of a cache in memory: as it is; in the first half of the last axis of a `K|V` cache; as
-the second of two caches that alternate by block; with its heads inside its tokens."""
+the second of two caches that alternate by block, of K and V or of two layers; with its heads inside
+its tokens; with room after each block; with a stride between heads that means nothing, where there
+is one head."""
 
 
 @dataclass(eq=False)
@@ -62,10 +64,14 @@ class GuardedCache:
         row = 2 * head_dim if layout == "packed_kv" else head_dim
         block = kv_heads * block_size * row
         is_token_major = (layout == "token_major") != (order == "NHD")
-        inner = (row, kv_heads * row) if is_token_major else (block_size * row, row)
+        heads, tokens = (row, kv_heads * row) if is_token_major else (block_size * row, row)
+        if layout == "lone_head" and kv_heads == 1:
+            heads = 3
+        if layout == "padded_blocks":
+            block += 16 // dtype.itemsize
         if layout == "kv_pair":
-            return cls(shape, dtype, (2 * block, *inner, 1), block, salt)
-        return cls(shape, dtype, (block, *inner, 1), salt=salt)
+            return cls(shape, dtype, (2 * block, heads, tokens, 1), block, salt)
+        return cls(shape, dtype, (block, heads, tokens, 1), salt=salt)
 
     @property
     def _guard(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -24,15 +25,16 @@ FLOATS = ("f32", "f16", "bf16", "f8e4m3fn", "f8e5m2")
 
 def memory_cases() -> Iterator[Case]:
     """Layouts, sizes and bits: what depends on memory rather than on the index spec."""
-    n, _, s, _ = MAIN_SHAPE
+    n, h, s, d = MAIN_SHAPE
     step = table([[n - 1, 0, 2], [3, 1, PAD]], [s - 1, 0], [s + 2, 3])
     for spec in forms_of(step, MAIN_SHAPE):
         form, one = spec.form, Step(spec, step.num_tokens)
         for layout in LAYOUTS[1:]:
+            kv_heads = 1 if layout == "lone_head" else h
             yield _case(
                 f"c20_cache_{layout}/{form}",
                 f"a cache that lies {layout} in memory",
-                partial(problem, MAIN_SHAPE, "bf16", one, layout),
+                partial(problem, (n, kv_heads, s, d), "bf16", one, layout),
                 quick=True,
                 link="https://github.com/flashinfer-ai/flashinfer/issues/527",
             )
@@ -54,6 +56,7 @@ def memory_cases() -> Iterator[Case]:
         yield _case(f"c22_vjp/{name}", about, build, kind="vjp", quick=quick)
         about = "the rows read back, zeros for tokens that are not stored"
         yield _case(f"c16_load/{name}", about, build, kind="load")
+    yield from _transfer_cases()
     plan = plan_of((0, 1, 0, 2 * s), (2 * s, 2, 0, s), num_tokens=3 * s)
     yield _case(
         "c13_plan_for_another_block_size/chunks/bf16",
@@ -68,6 +71,29 @@ def memory_cases() -> Iterator[Case]:
     far = plan_of((0, 65_536, 0, 1), (1, 3, 0, 1), num_tokens=2)
     build = partial(problem, (70_000, 1, 1, 1), "f32", far)
     yield _case("c5_many_blocks/chunks/f32", "blocks past 65,536", build, before=before)
+
+
+def _transfer_cases() -> Iterator[Case]:
+    """Rows that come from another cache, or from another place in the one that is written."""
+    n, h, s, d = MAIN_SHAPE
+    halves = 2 * n, h, s // 2, d
+    rows = table([[n - 1, 0, 2], [3, 1, PAD]], [s - 1, 0], [s + 2, 3])
+    in_halves = table([[5, 13, 0, 2], [9, 1, PAD, 4]], [3, s // 2 - 1], [s + 2, 3])
+    blocks = plan_of((0, 1, 0, s), (s, 4, 0, s), num_tokens=2 * s)
+    swapped = plan_of((0, 4, 0, s), (s, 1, 0, s), num_tokens=2 * s)
+    low, high = (mapping(*range(first, first + 2 * s)) for first in (s - 1, s))
+    slots, with_holes = mapping(2, n * s - 1, 0, s), mapping(n * s - 1, PAD, 3, PAD)
+    for name, about, to, source, shape in (
+        ("c16_transfer_block_size", "from blocks of half the size", rows, in_halves, halves),
+        ("c16_transfer_zeros", "zeros of tokens without a slot", slots, with_holes, halves),
+        ("c17_transfer_swap", "two blocks change places", blocks, swapped, None),
+        ("c17_transfer_up", "each token to the next slot", high, low, None),
+        ("c17_transfer_down", "each token to the slot before", low, high, None),
+    ):
+        one = problem(MAIN_SHAPE, MAIN_DTYPE, to)
+        build = partial(replace, one, source=(source.index_spec, shape))
+        case_id = f"{name}/{to.index_spec.form}/{MAIN_DTYPE}"
+        yield _case(case_id, about, build, kind="transfer", quick=True)
 
 
 def bit_cases() -> Iterator[Case]:

@@ -29,6 +29,8 @@ class Problem:
       layout: one of `LAYOUTS`.
       others: index specs of the same shapes, each for a store of its own.
       payloads: whether the cache has any bits, NaN payloads among them (C16).
+      source: for a transfer, where the rows are that stand in for the states, and the shape of the
+        cache that holds them; `None` for the cache that is written.
     """
 
     cache_shape: Shape
@@ -38,6 +40,7 @@ class Problem:
     layout: str = "contiguous"
     others: Sequence[IndexSpec] = ()
     payloads: bool = False
+    source: tuple[IndexSpec, Shape | None] | None = None
 
     def guarded_cache(self, order: Order = "HND", salt: int = 1) -> GuardedCache:
         """A fresh cache, filled with its pattern."""

@@ -88,17 +88,48 @@ def _apart(trial: Trial) -> None:
     _refuse(trial, "store_apart")
 
 
+def _transfer(trial: Trial) -> None:
+    problem, order = trial.problem, traits_of(trial.adapter).order
+    assert problem.source is not None
+    spec, shape = problem.source
+    read = Problem(shape or problem.cache_shape, problem.dtype, problem.states[:0], spec)
+    # The cache to be read is a side that stores nothing; inside of one cache, a bystander.
+    to, at = Side.of(problem, order, 1), Side.of(read, order, 3, "source ")
+    cache, num_tokens = (at if shape else to).memory.cache, len(problem.states)
+    rows = reference.load_single(cache, spec, num_tokens)
+    to = replace(to, problem=replace(problem, states=rows))
+
+    def call(dst: np.ndarray, src: np.ndarray) -> list[Any]:
+        given = dst, to.given.index_spec, src if shape else dst, at.given.index_spec
+        before = src.copy()
+        return [trial.call("transfer", *given, num_tokens), before]
+
+    for side, returned in _answers(trial, [to, at], call):
+        _demand(side.judge(returned))
+
+
 def _stored(trial: Trial, member: str, sides: list[Side]) -> list[tuple[Side, np.ndarray]]:
-    """Have a step stored; what came back for each side, the cache of the case or another array."""
-    caches = [trial.seen(side.memory.cache) for side in sides]
+    """Have a step stored, by a method of one side or of two."""
     states = [side.given.states for side in sides]
     if len(sides) == 2 and member == "store":
         member = "store_pair"
+
+    def call(*caches: np.ndarray) -> Any:
+        returned = trial.call(member, *caches, *states, sides[0].given.index_spec)
+        return returned if len(sides) == 2 else [returned]
+
+    return _answers(trial, sides, call)
+
+
+def _answers(
+    trial: Trial, sides: list[Side], store: Callable[..., Any]
+) -> list[tuple[Side, np.ndarray]]:
+    """Have `store(*caches)` called; what came back for each side, its cache or another array."""
+    caches = [trial.seen(side.memory.cache) for side in sides]
     is_refusal = trial.case.kind in ("refuse", "apart")
 
     def call() -> Any:
-        returned = trial.call(member, *caches, *states, sides[0].given.index_spec)
-        return returned if len(sides) == 2 else [returned]
+        return store(*caches)
 
     def outline(returned: Any) -> list[Any]:
         return [side.outline(one) for side, one in zip(sides, returned, strict=True)]
@@ -249,6 +280,7 @@ JUDGES: dict[CaseKind, Callable[[Trial], None]] = {
     "check": _check,
     "accept": _accept,
     "load": _load,
+    "transfer": _transfer,
     "vjp": _vjp,
     "large": _large,
     "small": _small,

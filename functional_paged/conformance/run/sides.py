@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from ..adapter import Adapter, traits_of
-from ..cases.guarded_cache import GuardedCache
+from ..cases.guarded_cache import GuardedCache, Order
 from ..cases.problem import Given, Problem
 from .compare import Mismatch, compare, judge_store
 
@@ -34,6 +34,12 @@ class Side:
     memory: GuardedCache
     before: np.ndarray
     name: str = ""
+
+    @classmethod
+    def of(cls, problem: Problem, order: Order, salt: int, name: str = "") -> Side:
+        """A side with a fresh cache."""
+        memory = problem.guarded_cache(order, salt)
+        return cls(problem, Given(problem), memory, memory.buffer.copy(), name)
 
     def touched(self, what: str = "buffer") -> Mismatch | None:
         """The first element of cache and guards that was written."""
@@ -70,13 +76,8 @@ def sides_of(problem: Problem, adapter: Adapter) -> Iterator[list[Side]]:
     strides, or about states that do not fit, one side at a time has them.
     """
     order = traits_of(adapter).order
-
-    def side(problem: Problem, salt: int, name: str = "") -> Side:
-        memory = problem.guarded_cache(order, salt)
-        return Side(problem, Given(problem), memory, memory.buffer.copy(), name)
-
     if not hasattr(adapter, "store_pair"):
-        yield [side(problem, 1)]
+        yield [Side.of(problem, order, 1)]
         return
     states, (_, kv_heads, _, head_dim) = problem.states, problem.cache_shape
     fits = states.dtype == problem.dtype and states.shape[1:] == (kv_heads, head_dim)
@@ -84,7 +85,7 @@ def sides_of(problem: Problem, adapter: Adapter) -> Iterator[list[Side]]:
     plain = replace(problem, states=fitting, layout="contiguous")
     is_plain = fits and problem.layout == "contiguous" and states.flags.c_contiguous
     for key, value in [(problem, plain)] if is_plain else [(problem, plain), (plain, problem)]:
-        yield [side(key, 1, "key "), side(_other_bits(value), 3, "value ")]
+        yield [Side.of(key, order, 1, "key "), Side.of(_other_bits(value), order, 3, "value ")]
 
 
 def _other_bits(problem: Problem) -> Problem:
