@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 import torch
@@ -29,17 +29,21 @@ def check_leaves(to: TokenSlots, leaves: Sequence[Leaf], rows_name: str) -> None
       rows_name: `"states"`, which are read, or `"out"`, which is written.
     """
     for path, cache, rows in leaves:
-        try:
-            _check_fit(to, cache, rows_name, rows)
-            check_memory("cache", cache)
-            if rows_name == "out":
-                check_memory(rows_name, rows)
-        except SpecError as error:
-            if not path:
-                raise
-            raise SpecError(
-                error.clause, f"{error.message}, in leaf {in_words('cache', path)}"
-            ) from error
+        at_leaf(path, _check_fit, to, cache, rows_name, rows)
+        at_leaf(path, check_memory, "cache", cache)
+        if rows_name == "out":
+            at_leaf(path, check_memory, rows_name, rows)
+
+
+def at_leaf(path: Path, check: Callable[..., object], *arguments: object) -> None:
+    """Check something of a leaf, and say where it is if that fails."""
+    try:
+        check(*arguments)
+    except SpecError as error:
+        if not path:
+            raise
+        where = in_words("cache", path)
+        raise SpecError(error.clause, f"{error.message}, in leaf {where}") from error
 
 
 def check_memory(name: str, tensor: torch.Tensor) -> None:

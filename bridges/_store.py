@@ -6,7 +6,7 @@ from functional_paged import IndexSpec, internal
 
 from . import _registry as registry
 from ._backend import Backend, StorePlan
-from ._fit import check_leaves, check_memory
+from ._fit import at_leaf, check_leaves, check_memory
 from ._plan import checked_plan
 from ._trees import Tree, paired
 
@@ -59,9 +59,10 @@ def store_single_(
         internal.check_index_spec(internal.TORCH_STORE, plan)
         if not leaves:
             return cache
-        _, first, rows = leaves[0]
-        internal.check_call(internal.TORCH_STORE, first, rows, plan)
-        check_memory("cache", first)  # before a backend looks whether it can serve such strides
+        path, first, rows = leaves[0]
+        at_leaf(path, internal.check_call, internal.TORCH_STORE, first, rows, plan)
+        # Before a backend looks whether it can serve such strides.
+        at_leaf(path, check_memory, "cache", first)
         plan = checked_plan(plan, first, rows.shape[0], backend)
     elif backend is not None and registry.name_of(backend) != plan.backend:
         raise ValueError(f"backend must be the plan's = {plan.backend!r}, got {backend!r}")
