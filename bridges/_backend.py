@@ -20,7 +20,7 @@ BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 """The integer dtype that holds an element, by its bytes."""
 
 
-class BackendUnsupported(RuntimeError):
+class BackendUnsupported(NotImplementedError):
     """A backend that cannot load, or cannot serve this call; the text says why and what to do."""
 
 

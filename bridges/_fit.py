@@ -11,7 +11,7 @@ from functional_paged import SpecError, internal
 
 from ._backend import TokenSlots
 from ._overlap import overlaps_itself
-from ._transforms import at_work, check_untransformed, no_derivative
+from ._transforms import at_work, check_underived
 from ._trees import Path, in_words
 
 _FOR = "which the plan was made for"
@@ -89,14 +89,8 @@ def _check_fit(to: TokenSlots, cache: torch.Tensor, rows_name: str, rows: torch.
     for name, tensor in (("cache", cache), (rows_name, rows)):
         if tensor.device != to.device:
             raise SpecError("C3", f"{name} must be on {to.device}, {_FOR}, got {tensor.device}")
-    if at_work():
-        check_untransformed(**{"cache": cache, rows_name: rows})
-    if (cache.requires_grad or rows.requires_grad) and torch.is_grad_enabled():
-        name = "cache" if cache.requires_grad else rows_name
-        raise no_derivative(
-            f"{name} must not require grad",
-            f"call it under torch.no_grad() or with {name}.detach()",
-        )
+    if at_work() or cache.requires_grad or rows.requires_grad:
+        check_underived(**{"cache": cache, rows_name: rows})
 
 
 def _refuse(cache: torch.Tensor, rows_name: str, rows: torch.Tensor) -> NoReturn:

@@ -54,6 +54,15 @@ def check_untransformed(**tensors: torch.Tensor) -> None:
             raise no_derivative(carries, f"call it with {name}.detach()")
 
 
+def check_underived(**tensors: torch.Tensor) -> None:
+    """Check that no derivative would follow a call in place, of the named tensors: C22, C20."""
+    check_untransformed(**tensors)
+    for name, tensor in tensors.items():
+        if tensor.requires_grad and torch.is_grad_enabled():
+            remedy = f"call it under torch.no_grad() or with {name}.detach()"
+            raise no_derivative(f"{name} must not require grad", remedy)
+
+
 def _has_tangent(tensor: torch.Tensor) -> bool:
     if forward_ad._current_level < 0 or tensor.is_inference():
         return False

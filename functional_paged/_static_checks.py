@@ -53,7 +53,7 @@ def check_load(taken_by: Taker, cache: Array, index_spec: IndexSpec) -> None:
 
 def check_cache(taken_by: Taker, cache: Array, layout: Layout = HND) -> CacheShape:
     """Check the kind and the shape of a cache: C1, C2, C3, C20; return its sizes."""
-    _check_kind(taken_by, "cache", cache)
+    check_kind(taken_by, "cache", cache)
     return as_cache_shape(cache.shape, layout)
 
 
@@ -65,7 +65,7 @@ def check_tensors(
     A load has the rows that it writes in place of states, by their name.
     """
     _, kv_heads, _, head_dim = check_cache(taken_by, cache, layout)
-    _check_kind(taken_by, name, states)
+    check_kind(taken_by, name, states)
     shape = states.shape
     if len(shape) != 3:
         raise SpecError(
@@ -94,7 +94,7 @@ def check_index_spec(taken_by: Taker, index_spec: IndexSpec) -> None:
         if name == "cu_q_lens" and array is None:
             continue
         ndim, dtypes = _FIELDS[name]
-        _check_kind(taken_by, name, array)
+        check_kind(taken_by, name, array)
         if dtype_name(array) not in dtypes:
             raise SpecError("C4", f"{name} must be {' or '.join(dtypes)}, got {dtype_name(array)}")
         shape = array.shape
@@ -136,7 +136,7 @@ def check_devices(arrays: dict[str, Array]) -> None:
             )
 
 
-def _check_kind(taken_by: Taker, name: str, array: Array) -> None:
+def check_kind(taken_by: Taker, name: str, array: Array) -> None:
     """Check that an implementation takes arrays of this kind, in constant time.
 
     Neither shapes nor values are read. Views that torch conjugates or negates as they are read are

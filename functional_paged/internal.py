@@ -18,6 +18,7 @@ from ._static_checks import (
     check_call,
     check_devices,
     check_index_spec,
+    check_kind,
     check_load,
     check_tensors,
 )

@@ -1,9 +1,6 @@
-"""The drop-in for mojo_opset: its call, its planner, its place in the registry."""
+"""The drop-in for mojo_opset's store of one tensor, and for its planner."""
 
 from __future__ import annotations
-
-import sys
-import types
 
 import numpy as np
 import pytest
@@ -11,11 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bridges import BackendUnsupported, mojo
 from bridges.ixformer import model
 from bridges.ixformer.model import ModelFunctions
 from bridges.mojo import MojoStorePagedSingleCache, build_paged_kv_chunk_metadata
-from functional_paged import BlockTable, ChunkPlan, SpecError, reference
+from functional_paged import ChunkPlan, SpecError
 from tests.guarded import PLAIN, Guarded, a_states, kit_steps
 from tests.helpers import i32
 
@@ -135,107 +131,6 @@ def test_c1_the_planner_checks_its_arguments(block_size):
         build_paged_kv_chunk_metadata(TABLE, CU, CONTEXTS, block_size)
     with pytest.raises(SpecError, match="C4: block_table must be int32"):
         build_paged_kv_chunk_metadata(TABLE.long(), CU, CONTEXTS, 16)
-
-
-class Registry:
-    """As mojo_opset's registry: the backend is what a class is called before the operator."""
-
-    def __init__(self, core, priorities, platform):
-        self.operator, self.known = core.__name__.removeprefix("Mojo"), {}
-        self.priorities, self.platform = priorities, platform
-
-    def register(self, cls):
-        backend = cls.__name__[: cls.__name__.index(self.operator)].lower()
-        if backend not in self.priorities:
-            raise AssertionError(backend)
-        if self.platform in cls.supported_platforms_list:
-            self.known[backend] = cls
-
-    def get(self):
-        return self.known[min(self.known, key=self.priorities.index)]
-
-
-@pytest.fixture
-def install_mojo(monkeypatch):
-    """A stand-in for the parts of mojo_opset that registering touches."""
-
-    def install(priorities=("ttx", "ixformer", "torch"), platform="ilu"):
-        class MojoOperator(torch.nn.Module):
-            supported_platforms_list = ("npu", "mlu", "meta_device", "ilu")
-
-            def __init_subclass__(cls, **kwargs):
-                super().__init_subclass__(**kwargs)
-                if MojoOperator in cls.__bases__:
-                    cls._registry = Registry(cls, priorities, platform)
-                    type("Torch" + cls._registry.operator, (cls,), {"__module__": cls.__module__})
-                else:
-                    cls._registry.register(cls)
-
-            def __new__(cls):
-                if MojoOperator in cls.__bases__:
-                    chosen = cls._registry.get()
-                    return chosen.__new__(chosen)
-                return super().__new__(cls)
-
-        for name in ("mojo_opset", "mojo_opset.core"):
-            monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
-        for name, member in {
-            "operator": ("MojoOperator", MojoOperator),
-            "backend_registry": ("BACKEND_PRIORITY_LIST", list(priorities)),
-        }.items():
-            module = types.ModuleType(f"mojo_opset.core.{name}")
-            setattr(module, *member)
-            monkeypatch.setitem(sys.modules, module.__name__, module)
-        return MojoOperator
-
-    return install
-
-
-def test_registering_gives_a_core_class_with_its_backends(install_mojo):
-    install_mojo()
-    core = mojo.register()
-    assert sorted(core._registry.known) == ["ixformer", "torch"]
-    assert type(core()).__name__ == "IxformerStorePagedSingleCache"
-    assert mojo.register() is core
-    cache = torch.zeros(4, 1, 16, 1)
-    with pytest.raises(BackendUnsupported, match="'ixformer' cannot load"):
-        core()(torch.ones(2, 1, 1), cache, TABLE, CU, CONTEXTS)
-
-
-@pytest.mark.parametrize(
-    ("priorities", "platform"),
-    [(("ttx", "torch"), "ilu"), (("ixformer", "torch"), "meta_device")],
-)
-def test_elsewhere_the_registered_operator_stores_by_plain_torch(
-    install_mojo, priorities, platform
-):
-    install_mojo(priorities, platform)
-    store = mojo.register()()
-    assert type(store).__name__ == "TorchStorePagedSingleCache"
-    cache, states = torch.zeros(4, 1, 16, 1), torch.ones(2, 1, 1)
-    assert store(states, cache, TABLE, CU, CONTEXTS) is cache
-    expected = reference.store_single(
-        np.zeros((4, 1, 16, 1), np.float32),
-        np.ones((2, 1, 1), np.float32),
-        BlockTable(*(x.numpy() for x in (TABLE, CONTEXTS, CU))),
-    )
-    np.testing.assert_array_equal(cache.numpy(), expected)
-
-
-def test_an_operator_of_mojos_own_is_left_alone(install_mojo):
-    base = install_mojo()
-
-    class MojoStorePagedSingleCache(base):
-        def forward(self):
-            pass
-
-    with pytest.raises(BackendUnsupported, match="must have no MojoStorePagedSingleCache"):
-        mojo.register()
-
-
-def test_without_mojo_opset_registering_says_so():
-    with pytest.raises(BackendUnsupported, match="mojo_opset cannot be used"):
-        mojo.register()
 
 
 def test_chunk_metadata_of_another_planner_is_taken():
