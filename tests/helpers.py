@@ -171,3 +171,14 @@ needs_compiler = pytest.mark.skipif(
     shutil.which(os.environ.get("CXX", "g++")) is None, reason="inductor needs a C++ compiler"
 )
 DYNAMO_BACKENDS = ["aot_eager", pytest.param("inductor", marks=needs_compiler)]
+
+
+def check_blocks(blocks: Any) -> None:
+    """The invariants of a `BlockAllocator`."""
+    named = [block for row in blocks.rows for block in row.blocks]
+    free = [block for block in range(blocks.num_blocks) if block not in named]
+    assert sorted(blocks.free) == free  # free, or some row's
+    assert blocks.references == [named.count(block) for block in range(blocks.num_blocks)]
+    for row in blocks.rows:
+        assert len(set(row.blocks)) == len(row.blocks)
+        assert 0 <= row.length <= len(row.blocks) * blocks.block_size
