@@ -14,8 +14,9 @@ import bridges
 from bridges.ixformer import model
 from functional_paged import BlockTable, ChunkPlan, IndexSpec, SlotMapping
 from functional_paged.conformance.adapter import CaseUnsupported
-from functional_paged.conformance.adapters.torch_memory import tensor_over
+from functional_paged.conformance.adapters.torch_memory import array_of, tensor_over
 from functional_paged.conformance.cases.case import Case
+from functional_paged.conformance.cases.quantised import CODECS
 
 
 class BridgeAdapter:
@@ -95,6 +96,19 @@ class BridgeAdapter:
         finally:
             if self._device.type != "cpu":
                 tensor_over(_owner(cache)).copy_(memory)
+
+    def encode(
+        self, states: np.ndarray, scale: np.ndarray | None, codec: str
+    ) -> tuple[np.ndarray, np.ndarray]:
+        scales = () if scale is None else (self._there(scale)[1],)
+        payload, used = CODECS[codec].encode(self._there(states)[1], *scales)
+        return array_of(payload), array_of(used)
+
+    def decode(
+        self, payload: np.ndarray, scale: np.ndarray, codec: str, dtype: np.dtype
+    ) -> np.ndarray:
+        given = self._there(payload)[1], self._there(scale)[1]
+        return array_of(CODECS[codec].decode(*given, dtype.name))
 
     def _store(self, cache: Any, states: Any, index_spec: IndexSpec) -> None:
         try:

@@ -17,7 +17,7 @@ from functional_paged.conformance import BackendNotFound, BackendRun, all_cases,
 from functional_paged.conformance.report.results import TWINS, TWINS_TITLE, counts_of
 from functional_paged.conformance.run.ledger import Ledger, read_ledger
 from functional_paged.conformance.run.supervise import Workers, run_together
-from functional_paged.internal import CLAUSES, SPEC_VERSION
+from functional_paged.internal import CLAUSES, SPEC_VERSION, clause_order
 
 FOLDER = Path(__file__).parent
 LEDGERS = FOLDER.parent / "functional_paged" / "conformance" / "peers"
@@ -71,11 +71,12 @@ def cell(done: BackendRun, row: str) -> str:
 def failures(done: BackendRun) -> str:
     """A line for each clause and reason of the ledger."""
     failed = [result for result in done.results if result.status != "pass"]
-    counts = Counter((int(r.clause[1:]), r.ledger.removeprefix(f"{r.clause}: ")) for r in failed)
+    counts = Counter((r.clause, r.ledger.removeprefix(f"{r.clause}: ")) for r in failed)
     lines = []
-    for (clause, reason), count in sorted(counts.items()):
+    for clause, reason in sorted(counts, key=lambda line: (clause_order(line[0]), line)):
         linked = re.sub(r" (https://\S+)$", r" ([link](\1))", reason)
-        lines.append(f"- C{clause}: {linked} ({count} case{'s' * (count > 1)})")
+        count = counts[clause, reason]
+        lines.append(f"- {clause}: {linked} ({count} case{'s' * (count > 1)})")
     return "\n".join(lines)
 
 

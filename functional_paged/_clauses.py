@@ -50,9 +50,6 @@ CLAUSES: tuple[Clause, ...] = (
     Clause("C20", "defined", "any strides, but no overlap"),
     Clause("C21", "required", "cu_q_lens starts at 0 and never decreases"),
     Clause("C22", "defined", "the derivative is linear"),
-)
-
-CODEC_CLAUSES: tuple[Clause, ...] = (
     Clause("Q1", "defined", "a scale is the multiplier that decodes"),
     Clause("Q2", "defined", "the quotient is one float32 division"),
     Clause("Q3", "defined", "round half to even"),
@@ -64,3 +61,8 @@ CODEC_CLAUSES: tuple[Clause, ...] = (
     Clause("Q9", "defined", "states are left alone"),
     Clause("Q10", "defined", "what was decoded encodes to itself"),
 )
+
+
+def clause_order(clause: str) -> tuple[str, int]:
+    """A key that sorts the ids of clauses."""
+    return clause[0], int(clause[1:])

@@ -8,7 +8,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from ._clauses import CLAUSES, CODEC_CLAUSES, SPEC_VERSION, Clause
+from ._clauses import CLAUSES, SPEC_VERSION, Clause, clause_order
 from ._sizes import INT32_MAX, CacheShape, as_cache_shape, as_size
 from ._slots import destinations, slots_in
 from ._static_checks import (

@@ -15,7 +15,7 @@ os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
 import pytest
 from hypothesis import HealthCheck, settings
 
-from functional_paged.internal import CLAUSES, CODEC_CLAUSES
+from functional_paged.internal import CLAUSES
 from tests.helpers import clauses_of
 
 # print_blob: a failure prints what reproduces it. Neither a deadline nor a complaint about slow
@@ -32,7 +32,7 @@ _collected = pytest.StashKey[list[pytest.Item]]()
 @pytest.hookimpl(tryfirst=True)  # before -k and -m take tests out
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark each test with the clauses in its name: `test_c8_...` with `clause(id="C8")`."""
-    known = {clause.id for clause in (*CLAUSES, *CODEC_CLAUSES)}
+    known = {clause.id for clause in CLAUSES}
     for item in items:
         for clause in clauses_of(item.name):
             if clause not in known:

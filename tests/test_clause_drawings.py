@@ -57,7 +57,7 @@ def test_each_drawing_is_shown_once_in_the_section_of_its_clause() -> None:
     shown = {
         clause: [name for _, name in IMAGE.findall(text)] for clause, text in sections().items()
     }
-    wanted: dict[str, list[str]] = {clause.id: [] for clause in CLAUSES}
+    wanted: dict[str, list[str]] = {clause.id: [] for clause in CLAUSES if clause.id[0] == "C"}
     for drawing in draw_clauses.DRAWINGS:
         wanted[drawing.clause].append(drawing.name)
     assert shown == wanted
@@ -66,7 +66,7 @@ def test_each_drawing_is_shown_once_in_the_section_of_its_clause() -> None:
 def test_the_page_lists_the_clauses_without_a_drawing() -> None:
     [listed] = re.findall(r"(C1-C4, .+) have no drawing\.", (DOCS / "spec.md").read_text())
     drawn = {drawing.clause for drawing in draw_clauses.DRAWINGS}
-    without = [clause.id for clause in CLAUSES if clause.id not in drawn]
+    without = [clause.id for clause in CLAUSES if clause.id[0] == "C" and clause.id not in drawn]
     assert re.findall(r"C\d+", listed.replace("C1-C4", "C1, C2, C3, C4")) == without
 
 

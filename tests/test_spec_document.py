@@ -7,17 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from functional_paged.internal import CLAUSES, CODEC_CLAUSES
+from functional_paged.internal import CLAUSES
 from tests.helpers import clauses_of
 
 DOCS = Path(__file__).parents[1] / "docs"
-PAGES = {"spec.md": (CLAUSES, "C", 22), "quantised.md": (CODEC_CLAUSES, "Q", 10)}
+PAGES = {"spec.md": ("C", 22), "quantised.md": ("Q", 10)}
 CLAUSE = re.compile(r"^### ([CQ]\d+): (.+)\n\n(\w+) · `(test_[cq]\d+_\w+)`\n", re.MULTILINE)
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_document_and_code_list_the_same_clauses(page: str) -> None:
-    clauses, letter, count = PAGES[page]
+    letter, count = PAGES[page]
+    clauses = [clause for clause in CLAUSES if clause.id.startswith(letter)]
     in_code = [(clause.id, clause.title, clause.status) for clause in clauses]
     in_document = [
         (id_, title.replace("2^31", "2**31"), status)

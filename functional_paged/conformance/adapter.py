@@ -12,6 +12,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, Protocol
 
+import numpy as np
+
 from functional_paged import IndexSpec
 from functional_paged.reference import Cache, States
 
@@ -86,6 +88,19 @@ class FullAdapter(Adapter, Protocol):
         """The cotangents of cache and states, for that of the stored cache (C22)."""
         ...
 
+    def encode(
+        self, states: States, scale: np.ndarray | None, codec: str
+    ) -> tuple[States, np.ndarray]:
+        """Payload and scale of states by a codec of `functional_paged.codecs`, in lower case.
+
+        A static scale is given, as wide as the codec's; an absmax codec gets `None`.
+        """
+        ...
+
+    def decode(self, payload: States, scale: np.ndarray, codec: str, dtype: np.dtype) -> States:
+        """States of a payload in a dtype."""
+        ...
+
     def store_apart(self, cache: Cache, states: States, index_spec: IndexSpec) -> object:
         """Store with states on another device than the cache, and raise (C3)."""
         ...
@@ -134,7 +149,7 @@ class BackendNotFound(LookupError):
 
 METHODS = (
     *("unsupported", "store", "store_pair", "info", "load", "transfer", "check", "vjp"),
-    "store_apart",
+    *("store_apart", "encode", "decode"),
 )
 _ALLOWED: dict[str, tuple[Any, ...]] = {
     "isolation": ("fork", "process"),

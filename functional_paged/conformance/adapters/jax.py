@@ -14,6 +14,7 @@ from functional_paged import IndexSpec
 
 from ..cases.case import Case
 from ..cases.guarded_cache import Order
+from ..cases.quantised import CODECS
 
 
 class JaxAdapter:
@@ -69,6 +70,12 @@ class JaxAdapter:
         )
         _, pull = jax.vjp(store, cache, states)
         return pull(cotangent)
+
+    def encode(self, states: np.ndarray, scale: np.ndarray | None, codec: str) -> Any:
+        return jax.jit(CODECS[codec].encode)(jnp.array(states), scale)
+
+    def decode(self, payload: np.ndarray, scale: np.ndarray, codec: str, dtype: np.dtype) -> Any:
+        return jax.jit(CODECS[codec].decode, static_argnums=2)(payload, scale, dtype)
 
 
 def _store_donated(

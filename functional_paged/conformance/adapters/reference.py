@@ -9,6 +9,7 @@ import numpy as np
 from functional_paged import IndexSpec, check_spec, reference
 
 from ..cases.case import Case
+from ..cases.quantised import CODECS
 
 
 class ReferenceAdapter:
@@ -45,6 +46,12 @@ class ReferenceAdapter:
     ) -> tuple[np.ndarray, Any]:
         d_cache = reference.store_single(cotangent, np.zeros_like(states), index_spec)
         return d_cache, reference.load_single(cotangent, index_spec, states.shape[0])
+
+    def encode(self, states: np.ndarray, scale: np.ndarray | None, codec: str) -> Any:
+        return CODECS[codec].encode(states, scale)
+
+    def decode(self, payload: np.ndarray, scale: np.ndarray, codec: str, dtype: np.dtype) -> Any:
+        return CODECS[codec].decode(payload, scale, dtype)
 
 
 adapter = ReferenceAdapter()

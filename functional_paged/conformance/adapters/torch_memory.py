@@ -23,6 +23,14 @@ def tensor_over(array: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(array.view(f"i{array.dtype.itemsize}")).view(dtype)
 
 
+def array_of(tensor: torch.Tensor) -> np.ndarray:
+    """The values of a tensor as an array; over its memory, where that is the host's."""
+    dtype = next((dtype for dtype, known in _TORCH_ONLY.items() if known == tensor.dtype), None)
+    if dtype is None:
+        return tensor.cpu().numpy()
+    return tensor.view(getattr(torch, f"int{8 * dtype.itemsize}")).cpu().numpy().view(dtype)
+
+
 class TorchOnCpu:
     """Base of the adapters of torch's own operations: tells versions, and takes every case."""
 

@@ -9,7 +9,18 @@ from typing import Literal, TypeAlias
 from .problem import Problem
 
 CaseKind: TypeAlias = Literal[
-    "store", "refuse", "apart", "check", "accept", "load", "transfer", "vjp", "large", "small"
+    "store",
+    "refuse",
+    "apart",
+    "check",
+    "accept",
+    "load",
+    "transfer",
+    "vjp",
+    "large",
+    "small",
+    "encode",
+    "decode",
 ]
 """The question that a case asks of a backend.
 
@@ -19,6 +30,7 @@ the value check must raise for the case's clause; `accept`: it must not raise. `
 back must be the reference's. `transfer`: as `store`, of rows that another cache holds, or the same
 one elsewhere. `vjp`: the cotangents must be the reference's. `large`: as `store`, in a cache of
 zeros too large for a pattern and a copy. `small`: as `store`, once for each of the problem's specs.
+`encode`, `decode`: payload and scale, or the states of them, must be the codec's.
 """
 
 

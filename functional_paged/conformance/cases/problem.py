@@ -31,6 +31,8 @@ class Problem:
       payloads: whether the cache has any bits, NaN payloads among them (C16).
       source: for a transfer, where the rows are that stand in for the states, and the shape of the
         cache that holds them; `None` for the cache that is written.
+      codec: name of the codec that is tried, if one is.
+      scale: of a codec that is given one.
     """
 
     cache_shape: Shape
@@ -41,6 +43,8 @@ class Problem:
     others: Sequence[IndexSpec] = ()
     payloads: bool = False
     source: tuple[IndexSpec, Shape | None] | None = None
+    codec: str = ""
+    scale: np.ndarray | None = None
 
     def guarded_cache(self, order: Order = "HND", salt: int = 1) -> GuardedCache:
         """A fresh cache, filled with its pattern."""

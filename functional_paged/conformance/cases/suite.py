@@ -7,6 +7,8 @@ import itertools
 import re
 from collections.abc import Iterator
 
+from functional_paged.internal import clause_order
+
 from ..bits import DTYPES
 from . import small_scopes
 from .case import Case
@@ -15,6 +17,7 @@ from .crossing import cases_of, forms_of, problem
 from .guarded_cache import Shape
 from .invalid import invalid_cases
 from .memory import bit_cases, memory_cases
+from .quantised import codec_cases
 from .recorded import recorded_cases
 from .scenarios import scenarios
 from .steps import Step, table
@@ -29,8 +32,8 @@ _ID_OF_A_SHAPE = re.compile(r"[^/]+/[^/]+/(\w+)/n(\d+)_h(\d+)_s(\d+)_d(\d+)")
 def all_cases() -> tuple[Case, ...]:
     """Every case, in the order of the clauses."""
     parts = (_scenario_cases(), invalid_cases(), memory_cases(), bit_cases(), recorded_cases())
-    cases = itertools.chain.from_iterable(parts)
-    return tuple(sorted(cases, key=lambda case: (int(case.clauses[0][1:]), case.id)))
+    cases = itertools.chain(*parts, codec_cases())
+    return tuple(sorted(cases, key=lambda case: (clause_order(case.clauses[0]), case.id)))
 
 
 def shape_cases(sizes: tuple[int, int, int]) -> tuple[Case, ...]:

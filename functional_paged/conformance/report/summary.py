@@ -10,6 +10,8 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Any, TypeAlias, get_args
 
+from functional_paged.internal import clause_order
+
 from ..run.run_case import RAN, Ending, Status
 
 Told: TypeAlias = Mapping[str, Any]
@@ -77,9 +79,9 @@ def failures(results: Iterable[Told]) -> list[list[Told]]:
         lambda result: (scenario_of(result), result["clause"], _NUMBER.sub("", result["reason"])),
     )
 
-    def badness(group: list[Told]) -> tuple[int, int, int]:
+    def badness(group: list[Told]) -> tuple[int, int, tuple[str, int]]:
         ending = WORST_FIRST.index(group[0]["ending"])
-        return ending, -len(group), int(group[0]["clause"][1:])
+        return ending, -len(group), clause_order(group[0]["clause"])
 
     return sorted(groups, key=badness)
 
@@ -106,10 +108,10 @@ def scenario_of(result: Told) -> str:
 
 def named(clauses: Iterable[str]) -> str:
     """Clauses in words: `C1, C5-C10 and C14`."""
-    numbers = enumerate(sorted(int(clause[1:]) for clause in clauses))
+    ordered = enumerate(sorted(map(clause_order, clauses)))
     words = []
-    for _, run in groupby(numbers, lambda pair: pair[1] - pair[0]):
-        found = [f"C{number}" for _, number in run]
+    for _, run in groupby(ordered, lambda pair: (pair[1][0], pair[1][1] - pair[0])):
+        found = [f"{letter}{number}" for _, (letter, number) in run]
         words += [f"{found[0]}-{found[-1]}"] if len(found) > 2 else found
     return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
 
@@ -123,7 +125,7 @@ def _remark(result: Told) -> str:
     """The reason; of a pass what stands before the error, without the clause."""
     if result["status"] != "pass":
         return result["reason"]
-    return re.sub(r"\bC\d+", "its clause", result["reason"].partition(":")[0])
+    return re.sub(r"\b[CQ]\d+", "its clause", result["reason"].partition(":")[0])
 
 
 def _alike(results: Iterable[Told], key: Callable[[Told], Hashable]) -> list[list[Told]]:

@@ -34,6 +34,8 @@ def _charged(result: Result, by_id: Mapping[str, Result]) -> str:
     before = _charged_before(result.case, by_id)
     if before is not None:
         return before
+    if clauses[0].startswith("Q"):
+        return result.clause
     found = (result.mismatch and result.mismatch.clause) or result.clause
     known = found == "C17" or (found == "C16" and clauses == ("C5",))
     return found if known else clauses[0]

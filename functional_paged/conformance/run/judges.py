@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ from ..adapter import Adapter, CaseUnsupported, NoSuchMember, traits_of
 from ..bits import overwrite
 from ..cases.case import Case, CaseKind
 from ..cases.problem import Given, Problem
+from ..cases.quantised import CODECS
 from ..cases.walls import walled
 from .call import Ask, Raised, Request, here
 from .compare import Mismatch, compare, judge_large
@@ -216,6 +218,31 @@ def _vjp(trial: Trial) -> None:
     _demand(compare("d_states", d_states, want_states, zeros))
 
 
+def _encode(trial: Trial) -> None:
+    problem, given = trial.problem, Given(trial.problem)
+    codec, scale = CODECS[problem.codec], copy.copy(problem.scale)
+    call = Request(
+        lambda: trial.call("encode", given.states, scale, problem.codec),
+        read=lambda pair: tuple(map(np.asarray, pair)),
+    )
+    payload, used = trial.ask(call, lambda _: _spoil(given, "Q9"))
+    want_payload, want_scale = codec.encode(problem.states, problem.scale)
+    # Where nothing is special about the states, a scale that is wrong is made in a wrong way.
+    made = codec.scale == "absmax" and trial.case.clauses[0] not in ("Q4", "Q5", "Q8")
+    wrong = compare("scale", used, want_scale, np.zeros_like(want_scale))
+    _demand(wrong, "Q7" if made else "")
+    _demand(compare("payload", payload, want_payload, np.zeros_like(want_payload)))
+
+
+def _decode(trial: Trial) -> None:
+    codec, name, dtype = CODECS[trial.problem.codec], trial.problem.codec, trial.problem.dtype
+    pair = codec.encode(trial.problem.states, trial.problem.scale)
+    want = codec.decode(*pair, dtype)
+    copies = tuple(map(np.copy, pair))
+    call = Request(lambda: trial.call("decode", *copies, name, dtype), read=np.asarray)
+    _demand(compare("states", trial.ask(call, lambda _: None), want, np.zeros_like(want)))
+
+
 def _large(trial: Trial) -> None:
     problem, given = trial.problem, Given(trial.problem)
     size = problem.dtype.itemsize * math.prod(problem.cache_shape)
@@ -265,11 +292,11 @@ def _changed(given: Given) -> str | None:
     return changed if given.changed() else None
 
 
-def _spoil(given: Given) -> None:
-    """Overwrite the states and the index spec of a call, which must have left them alone (C17)."""
+def _spoil(given: Given, clause: str = "C17") -> None:
+    """Overwrite the states and the index spec of a call, which must have left them alone."""
     wrong = _changed(given)
     if wrong is not None:
-        raise Wrong(wrong, "C17")
+        raise Wrong(wrong, clause)
     given.overwrite()
 
 
@@ -284,4 +311,6 @@ JUDGES: dict[CaseKind, Callable[[Trial], None]] = {
     "vjp": _vjp,
     "large": _large,
     "small": _small,
+    "encode": _encode,
+    "decode": _decode,
 }
