@@ -9,9 +9,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.autograd import forward_ad
 
-from bridges import mojo
+from bridges import BackendUnsupported, mojo
 from bridges.ixformer import model
+from bridges.ixformer.model import KernelSemantics
 from functional_paged import BlockTable, SlotMapping, SpecError
 from functional_paged.codecs import INT8_PER_CHANNEL
 from tests.guarded import Guarded, a_states, kit_steps
@@ -461,3 +464,43 @@ def test_compiled_in_one_graph(name):
         compiled(*again.states, *again.caches, *again.scales, *again.index)
     for one, other in zip(again.caches, eager, strict=True):
         assert torch.equal(one, other)
+
+
+def test_c17_where_one_kind_is_not_proven_neither_side_is_written():
+    only_bf16 = model.backend(KernelSemantics(dtypes=frozenset({BF16})))
+    spec, num_tokens = a_step("c5_prefill")
+    (k_shape, k_dtype, keys), (v_shape, v_dtype, values) = sides_of((2, 16), (2, 16))
+    rows = a_states(num_tokens, k_shape, k_dtype), a_states(num_tokens, v_shape, v_dtype)
+    with pytest.raises(BackendUnsupported, match="float32"):
+        mojo.MojoStorePagedKVCache(only_bf16)(*rows, keys.tensor, values.tensor, *arrays_of(spec))
+    assert keys.unchanged()
+    assert values.unchanged()
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script:DeprecationWarning")  # torch's own
+@pytest.mark.parametrize("side", [0, 1])
+def test_c22_states_that_carry_a_tangent_are_not_encoded(side):
+    call = Call("MojoStorePagedKVCacheC8")
+    with forward_ad.dual_level():
+        states = call.states[side]
+        call.states[side] = forward_ad.make_dual(states, torch.ones_like(states))
+        with pytest.raises(SpecError, match=r"^C22: (key|value)_states must not carry a tangent"):
+            call()
+    assert all((cache == 7).all() for cache in call.caches)
+
+
+def test_nothing_waits_for_values():
+    with FakeTensorMode():
+        for name in NAMES:
+            call = Call(name)
+            out = call()
+            assert out[0] is call.caches[0]
+        columns = int32(0, 1)
+        cache = torch.zeros(3, 2, 4, 3)
+        assert mojo.MojoStoreLowrank()(cache, torch.ones(2, 2, 3), columns, columns, 2) is cache
+    contexts = Contexts([5, 3], [1, 2], with_offsets=False)
+    for offsets in (True, False):
+        given_ = contexts.arguments(offsets).items()
+        with FakeTensorMode() as mode:
+            fakes = {k: mode.from_tensor(v) if torch.is_tensor(v) else v for k, v in given_}
+            assert mojo.MojoDequantFromPagedKVCache()(**fakes)[0] is fakes["key"]
