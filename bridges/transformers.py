@@ -152,6 +152,9 @@ class PagedCache(stock.Cache):
                 raise ValueError(f"tokens of a row must be {told}, got {list(new)}")
         if not tokens:
             raise ValueError("tokens must be of at least one row, got none")
+        ids = np.concatenate(list(tokens.values()))
+        if ids.dtype.kind not in "iu":
+            raise ValueError(f"tokens must be integers, got {ids.dtype}")
         counts = np.array([len(new) for new in tokens.values()])
         is_token, is_new = (
             np.arange(lengths.max()) >= lengths.max() - lengths[:, None]
@@ -160,7 +163,7 @@ class PagedCache(stock.Cache):
         self._place(list(tokens), is_token, is_new)
         self._mask = is_token
         input_ids = np.zeros(is_new.shape, np.int64)
-        input_ids[is_new] = np.concatenate(list(tokens.values()))
+        input_ids[is_new] = ids
         positions = (is_token.cumsum(axis=1) - 1).clip(0)[:, self.columns :]
         arrays = (input_ids, is_token.astype(np.int64), positions)
         names = ("input_ids", "attention_mask", "position_ids")

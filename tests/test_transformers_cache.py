@@ -201,6 +201,28 @@ def test_a_forward_pass_after_a_step_goes_on_with_its_rows():
     assert_greedy(model, [5, tokens[1], then[1]], 2)
 
 
+@torch.no_grad()
+def test_rows_of_other_lengths_can_take_the_places_of_a_batch():
+    model, mask = tiny(), (PROMPTS > 0).long()
+    cache = cache_for(model)
+    cache.begin(mask)
+    model(PROMPTS, attention_mask=mask, past_key_values=cache)
+    chosen = torch.tensor([2, 0, 0, 1])
+    cache.reorder_cache(chosen)
+    assert [row.length for row in cache.rows] == [2, 5, 5, 7]
+    assert len(cache.allocator.rows) == 4
+    tokens = torch.tensor([3, 1, 2, 9])
+    logits = model(
+        tokens[:, None],
+        attention_mask=torch.cat([mask[chosen], torch.ones(4, 1)], dim=1),
+        past_key_values=cache,
+    ).logits[:, -1]
+    check_blocks(cache.allocator)
+    for row, token, written in zip(chosen, tokens, logits.argmax(dim=-1), strict=True):
+        text = PROMPTS[row][mask[row] > 0].tolist()
+        assert_greedy(model, [*text, int(token), int(written)], 1)
+
+
 def test_a_pass_that_failed_can_be_made_again():
     model, text = tiny(), [3, 5, 1, 2, 9]
     cache = cache_for(model)
@@ -246,6 +268,7 @@ def test_out_of_blocks_is_told_before_anything_is_stored(begun):
         ([], "must be at least one, got"),
         ([4, 6], r"must be those it was added with, \[4, 5\], got \[4, 6\]"),
         ([5], r"must be those it was added with, \[4\], got \[5\]"),
+        ([4, 5, 1.5], "must be integers"),
     ],
 )
 def test_tokens_that_a_row_cannot_store_are_refused(begun, tokens, message):
