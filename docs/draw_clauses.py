@@ -1,11 +1,10 @@
-"""Draw the examples of `docs/spec.md` into `docs/img`; `--check` fails where a drawing is stale.
+"""Draw the examples of `docs/spec.md` into `docs/img`.
 
 C1-C4, C16, C17, C20 and C22 are not about places, so they have no drawing.
 """
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,31 +60,15 @@ DRAWINGS = (
 )
 
 
-def stale(folder: Path) -> list[str]:
-    """Names of the files that differ from what would be drawn, are missing, or are left over."""
-    wanted = {f"{drawing.name}.svg": drawing.svg() for drawing in DRAWINGS}
-    found = {path.name: path.read_text(encoding="utf-8") for path in folder.glob("*.svg")}
-    return sorted(name for name in wanted | found if wanted.get(name) != found.get(name))
-
-
-def main() -> int:
-    """Write the drawings, or check them with `--check`."""
-    if sys.argv[1:] == ["--check"]:
-        names = stale(FOLDER)
-        for name in names:
-            print(f"{FOLDER / name} is stale: run python docs/draw_clauses.py", file=sys.stderr)
-        return 1 if names else 0
-    if sys.argv[1:]:
-        print("usage: python docs/draw_clauses.py [--check]", file=sys.stderr)
-        return 2
+def main() -> None:
+    """Write the drawings; one that there is no more goes."""
     FOLDER.mkdir(exist_ok=True)
-    for name in stale(FOLDER):
-        (FOLDER / name).unlink(missing_ok=True)
+    for path in FOLDER.glob("*.svg"):
+        path.unlink()
     for drawing in DRAWINGS:
         (FOLDER / f"{drawing.name}.svg").write_text(drawing.svg(), encoding="utf-8")
     print(f"{len(DRAWINGS)} drawings in {FOLDER}")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

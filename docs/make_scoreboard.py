@@ -16,7 +16,7 @@ from pathlib import Path
 from functional_paged.conformance import BackendNotFound, BackendRun, all_cases, find_adapter
 from functional_paged.conformance.report.results import TWINS, TWINS_TITLE, counts_of
 from functional_paged.conformance.run.ledger import Ledger, read_ledger
-from functional_paged.conformance.run.supervise import Workers, run_together
+from functional_paged.conformance.run.supervise import run_backend
 from functional_paged.internal import CLAUSES, SPEC_VERSION, clause_order
 
 FOLDER = Path(__file__).parent
@@ -44,9 +44,7 @@ def run(name: str) -> BackendRun:
     file = LEDGERS / f"{name.replace('-', '_')}.toml"
     ledger = read_ledger(file) if file.exists() else Ledger(name)
     adapter = find_adapter(name)
-    with Workers(name) as workers:
-        to_run = ledger.to_run(all_cases())
-        (done,) = run_together([(workers, to_run)], jobs=min(2, os.cpu_count() or 1))
+    done = run_backend(name, ledger.to_run(all_cases()), jobs=min(2, os.cpu_count() or 1))
     done, errors = ledger.read_over(done, all_cases())
     errors += [f"{result.case.id} fails" for result in done.results if result.status == "fail"]
     if errors:

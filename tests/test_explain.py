@@ -259,8 +259,8 @@ def test_the_reason_names_the_entry_that_decides() -> None:
     ]
     twice = ChunkPlan(i32([0, 4, 0, 1], [0, 5, 0, 1], [0, 5, 1, 9]))
     assert [token.why for token in told(twice, 1).tokens] == [
-        "named by chunks 0, 1",
-        "named by chunks 0, 1",
+        "2 chunks name it",
+        "2 chunks name it",
         "chunks[2, 2] + chunk_len = 10 must be <= block_size = 2",
     ]
     contested = told(SlotMapping(i32(9, 9, 0)), 3)

@@ -113,4 +113,4 @@ def test_c13_what_is_left_out_of_a_plan_is_counted() -> None:
     assert told == LEAST_TOLD
     assert told + left_out == 200 * 200
     assert made.sources[-1].note == "200 tokens not told"
-    assert made.tokens[0].why == "named by chunks 0, 1, 2, 3 and 196 more"
+    assert made.tokens[0].why == "200 chunks name it"

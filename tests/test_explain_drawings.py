@@ -191,7 +191,7 @@ def test_svg_tells_readers_without_a_picture() -> None:
     assert (description.tag, description.get("id")) == (f"{SVG}desc", "fp-desc")
     assert description.text == (
         "C11: cu_q_lens[1] = 3 must be <= num_tokens = 2. 2 tokens: 1 stored, 1 past the table. "
-        "row 0: token 0 to slot 9; token 1 past the table (C9); token 2 not in states (C11)."
+        "row 0: token 0 to slot 9; token 1: C9 past the table; token 2: C11 not in states."
     )
 
 

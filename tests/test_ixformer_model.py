@@ -10,7 +10,7 @@ import torch
 
 import bridges
 from bridges.ixformer.model import PLAUSIBLE, KernelSemantics, ModelFunctions
-from functional_paged import BlockTable, SlotMapping, reference
+from functional_paged import BlockTable, reference
 from tests.guarded import ODD, PLAIN, Guarded, a_states, kit_steps
 from tests.helpers import i32
 
@@ -121,7 +121,7 @@ def test_what_one_tensor_for_both_sides_may_do(aliased, row):
 @pytest.mark.parametrize("shape_and_dtype", [PLAIN, ODD], ids=["plain", "odd"])
 @pytest.mark.parametrize(
     "name",
-    [n for n, s in kit_steps(ODD[0]).items() if not isinstance(s.index_spec, SlotMapping)],
+    [n for n, s in kit_steps(ODD[0]).items() if isinstance(s.index_spec, BlockTable)],
 )
 def test_the_default_wheel_is_the_reference(name, shape_and_dtype):
     shape, dtype = shape_and_dtype
@@ -131,12 +131,9 @@ def test_the_default_wheel_is_the_reference(name, shape_and_dtype):
     cache, states = Guarded(shape, dtype), a_states(num_tokens, shape, dtype)
     given = spec.map(torch.from_numpy)
     pair = (states, states, cache.tensor, cache.tensor)
-    if isinstance(given, BlockTable):
-        functions.paged_store_kv_cache_with_block_table(
-            *pair, given.block_table, given.cu_q_lens, given.context_kv_lens
-        )
-    else:
-        functions.paged_store_kv_cache_with_chunk_metadata(*pair, given.chunks)
+    functions.paged_store_kv_cache_with_block_table(
+        *pair, given.block_table, given.cu_q_lens, given.context_kv_lens
+    )
     cache.check(states, spec)
 
 

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
+from importlib import resources
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -20,7 +21,7 @@ from functional_paged.conformance.cases.case import CaseKind
 from functional_paged.conformance.report import page as report_page
 from functional_paged.conformance.report.drawing import MOST_LINES, OUTCOMES, rows_of
 from functional_paged.conformance.report.page import STATUSES, to_html
-from functional_paged.conformance.report.results import report, report_schema
+from functional_paged.conformance.report.results import report
 from functional_paged.conformance.run.compare import Outcome
 from functional_paged.conformance.run.run_case import Status
 from functional_paged.internal import Clause, cells
@@ -38,15 +39,18 @@ from tests.faulty_reports import (
 from tests.helpers import command_line
 
 Line = cells.Line
-VALIDATOR = jsonschema.Draft202012Validator(report_schema())
+SCHEMA = json.loads(
+    (resources.files("functional_paged.conformance.report") / "report.schema.json").read_text()
+)
+VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
 
 
 def test_the_schema_is_one() -> None:
-    jsonschema.Draft202012Validator.check_schema(report_schema())
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
 
 
 def test_the_schema_and_the_page_know_every_word() -> None:
-    defs = report_schema()["$defs"]
+    defs = SCHEMA["$defs"]
     assert defs["case"]["properties"]["kind"]["enum"] == list(get_args(CaseKind))
     statuses = get_args(get_type_hints(Clause)["status"])
     assert defs["clause"]["properties"]["status"]["enum"] == list(statuses)

@@ -13,6 +13,7 @@ from functional_paged import PAD, BlockTable
 from functional_paged.internal import INT32_MAX, Integer, Shaped
 
 from .. import _registry
+from .._backend import BackendUnsupported
 from .._compiler import is_traced
 from . import library, op
 from .proofs import Prover
@@ -88,7 +89,9 @@ class IxformerBackend:
 
     def __init__(self, functions: Any = None, device_check: bool = True, name: str = "ixformer"):
         found = library.load_functions() if functions is None else functions
-        library.require_kernel(found)
+        kernel = library.BLOCK_TABLE_KERNEL
+        if not hasattr(found, kernel):
+            raise BackendUnsupported(f"functions must have {kernel}, got {found!r} without it")
         if device_check:
             library.require_device()
         self.prover = Prover(found, device_check)

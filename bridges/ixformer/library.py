@@ -14,7 +14,6 @@ from .._backend import BackendUnsupported
 _MODULES = ("ixformer.functions", "ixformer.inference.functions")
 _DEVICE_NAME = "Iluvatar"
 BLOCK_TABLE_KERNEL = "paged_store_kv_cache_with_block_table"
-CHUNK_KERNEL = "paged_store_kv_cache_with_chunk_metadata"
 
 Store: TypeAlias = Callable[
     [torch.Tensor, torch.Tensor, torch.Tensor, "torch.Tensor | None", torch.Tensor], Any
@@ -49,14 +48,6 @@ def load_functions() -> Any:
     raise BackendUnsupported(
         f"no usable ixformer ({'; '.join(reasons)}); install the vendor's wheel"
     )
-
-
-def require_kernel(functions: Any) -> None:
-    """Refuse functions without the kernel that every store goes through."""
-    if not hasattr(functions, BLOCK_TABLE_KERNEL):
-        raise BackendUnsupported(
-            f"functions must have {BLOCK_TABLE_KERNEL}, got {functions!r} without it"
-        )
 
 
 def require_device(device: torch.device | None = None) -> None:
@@ -95,8 +86,8 @@ def identity(functions: Any, device: torch.device) -> tuple[str, str, str]:
         return wheel, device.type, "none"
     # torch does not tell the driver's version in every build.
     driver = getattr(torch._C, "_cuda_getDriverVersion", lambda: "unknown")()
-    driver = f"driver {driver}, runtime {torch.version.cuda}"
-    return wheel, torch.cuda.get_device_name(device), driver
+    name = torch.cuda.get_device_name(device)
+    return wheel, name, f"driver {driver}, runtime {torch.version.cuda}"
 
 
 def in_form(functions: Any, form: str) -> Store:
@@ -113,17 +104,3 @@ def in_form(functions: Any, form: str) -> Store:
 def copying(store: Store) -> Store:
     """The same on a contiguous and aligned copy of the states."""
     return lambda states, *rest: store(states.clone(memory_format=torch.contiguous_format), *rest)
-
-
-def with_chunks(functions: Any) -> Store:
-    """The other kernel, for decode tables. Waits for the device; only a probe uses it."""
-    kernel = getattr(functions, CHUNK_KERNEL)
-
-    def store(states, cache, block_table, cu_q_lens, context_kv_lens):
-        del cu_q_lens
-        length = torch.ones_like(context_kv_lens)
-        token = length.cumsum(0, dtype=length.dtype) - 1
-        chunks = torch.stack([token, block_table[:, 0], context_kv_lens, length], dim=1)
-        return kernel(states, states, cache, cache, chunks[context_kv_lens >= 0])
-
-    return store

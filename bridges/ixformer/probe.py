@@ -69,12 +69,11 @@ def _installed() -> tuple[Any, torch.device]:
 
 
 def _capabilities(functions: Any, device: torch.device) -> Iterator[Capability]:
-    for symbol in (library.BLOCK_TABLE_KERNEL, library.CHUNK_KERNEL):
-        there = hasattr(functions, symbol)
-        status, evidence = ("proven", "found") if there else ("disproven", "missing")
-        yield Capability(symbol, status, evidence)
-    if not hasattr(functions, library.BLOCK_TABLE_KERNEL):
+    kernel = library.BLOCK_TABLE_KERNEL
+    if not hasattr(functions, kernel):
+        yield Capability(kernel, "disproven", "missing")
         return
+    yield Capability(kernel, "proven", "found")
 
     def tried(
         name: str,
@@ -83,7 +82,7 @@ def _capabilities(functions: Any, device: torch.device) -> Iterator[Capability]:
         trial: Trial | None = None,
     ) -> Capability:
         if store is None:
-            return Capability(name, "not tried", "no kernel or no call form for it")
+            return Capability(name, "not tried", "no call form for it")
         trial = trial or specs.decode_rows(7, kind.block_size)
         return Capability(name, *try_store(store, kind, trial, device))
 
@@ -96,8 +95,6 @@ def _capabilities(functions: Any, device: torch.device) -> Iterator[Capability]:
         if found.status == "proven" and best is None:
             best = store
         yield found
-    chunks = library.with_chunks(functions) if hasattr(functions, library.CHUNK_KERNEL) else None
-    yield tried("chunk metadata, key and value one tensor", chunks)
     for name, kind, trial in _trials():
         yield tried(name, best, kind, trial)
     found = tried("return value", best and (lambda *call: returned.append(best(*call))))

@@ -21,7 +21,7 @@ from ..conformance.report.page import to_html
 from ..conformance.report.results import report
 from ..conformance.report.summary import verdict_of
 from ..conformance.run.ledger import Ledger, draft_ledger, read_ledgers
-from ..conformance.run.supervise import Workers, run_together
+from ..conformance.run.supervise import Workers
 from .outputs import Outputs, Refused, console
 from .results import show_results
 
@@ -114,6 +114,7 @@ def _run_all(
 ) -> tuple[list[BackendRun], list[str]]:
     """A run for each backend, its ledger applied, and what contradicts the ledgers."""
     terminal = console(stderr=True)
+    runs: list[BackendRun] = []
     contradictions: list[str] = []
     with ExitStack() as stack:
         pools = [stack.enter_context(Workers(backend)) for backend in backends]
@@ -124,15 +125,16 @@ def _run_all(
                 raise Refused(f"each backend must have a name of its own, got {name!r} twice")
         progress = Progress(console=terminal, transient=True, disable=not terminal.is_terminal)
         stack.enter_context(progress)
-        tasks = {name: progress.add_task(escape(name), total=len(cases)) for name in names}
         known = [ledgers.get(name, Ledger(name)) for name in names]
-        runs = run_together(
-            [(pool, ledger.to_run(cases)) for pool, ledger in zip(pools, known, strict=True)],
-            on_result=lambda name, _: progress.advance(tasks[name]),
-            **options,
-        )
-    for number, (ledger, run) in enumerate(zip(known, runs, strict=True)):
-        runs[number], errors = ledger.read_over(run, cases)
-        contradictions += [f"{run.name}: {error}" for error in errors]
+        for workers, ledger in zip(pools, known, strict=True):
+            task = progress.add_task(escape(ledger.backend), total=len(cases))
+            run = workers.run(
+                ledger.to_run(cases),
+                on_result=lambda _, task=task: progress.advance(task),
+                **options,
+            )
+            run, errors = ledger.read_over(run, cases)
+            runs.append(run)
+            contradictions += [f"{run.name}: {error}" for error in errors]
     contradictions += [f"backend {name!r} was not run" for name in ledgers if name not in names]
     return runs, contradictions

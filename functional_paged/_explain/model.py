@@ -52,11 +52,6 @@ class Fate(Enum):
         """Stored, left out as the spec allows, or wrong; for its colour."""
         return "wrong" if self.breaks else "stored" if self is Fate.STORED else "skipped"
 
-    @property
-    def told(self) -> str:
-        """The label, then the clause in brackets."""
-        return f"{self.label} ({self.clause})" if self.clause else self.label
-
 
 @dataclass(frozen=True)
 class Token:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import groupby
 
 import array_api_compat.numpy as xp
@@ -18,9 +18,6 @@ from .model import Fate, Run, Source, Token, count
 
 LEAST_TOLD = 10_000
 """Namings of tokens that are told of any plan."""
-
-MOST_NAMED = 4
-"""Chunks that name one token, named one by one."""
 
 
 class TokenFates:
@@ -139,7 +136,8 @@ def chunk_sources(spec: ChunkPlan, fates: TokenFates) -> list[Source]:
     for tokens in named:
         told.append(tokens[:room])
         room -= len(told[-1])
-    shared = _shared(named, told, problems, num_tokens)
+    whole = [tokens for chunk, tokens in enumerate(named) if chunk not in problems]
+    number = _cover(whole, num_tokens).tolist()
     sources = []
     for chunk, (start, block, offset, length) in enumerate(rows):
         broken = problems.get(chunk)
@@ -148,8 +146,9 @@ def chunk_sources(spec: ChunkPlan, fates: TokenFates) -> list[Source]:
         for token in told[chunk]:
             if broken is not None:
                 tokens.append(Token(token, Fate.BROKEN_CHUNK, broken))
-            elif token in shared:
-                tokens.append(Token(token, Fate.NAMED_TWICE, shared[token]))
+            elif number[token] > 1:
+                why = f"{number[token]} chunks name it"
+                tokens.append(Token(token, Fate.NAMED_TWICE, why))
             else:
                 tokens.append(fates.token(token, Fate.NO_BLOCK, f"chunks[{chunk}, 1] = {block}"))
         beyond = fates.beyond(start, start + length, padding)
@@ -179,13 +178,10 @@ def slot_sources(spec: SlotMapping, fates: TokenFates) -> list[Source]:
     for token, slot in enumerate(given[: fates.num_tokens]):
         if slot < 0:
             tokens.append(Token(token, Fate.NEGATIVE_SLOT, f"slot {slot}"))
-        elif fates.block[token] >= fates.num_blocks:
-            end = fates.num_blocks * fates.block_size
-            why = f"slot {slot} must be < {fates.num_blocks} * {fates.block_size} = {end}"
-            block, offset = fates.block[token], fates.offset[token]
-            tokens.append(Token(token, Fate.PAST_CACHE, why, block=block, offset=offset))
         else:
-            tokens.append(fates.token(token, Fate.NEGATIVE_SLOT, ""))
+            block = fates.block[token]
+            why = "" if block < fates.num_blocks else f"slot {slot}: block {block}"
+            tokens.append(fates.token(token, Fate.NEGATIVE_SLOT, why))
     beyond: list[Run] = []
     past = enumerate(given[fates.num_tokens :], fates.num_tokens)
     for negative, run in groupby(past, key=lambda pair: pair[1] < 0):
@@ -204,25 +200,6 @@ def _chunk_problems(chunks: np.ndarray, block_size: int) -> dict[int, str]:
         for chunk in np.flatnonzero(wrong).tolist():
             problems.setdefault(chunk, text.format(chunk, values[chunk]))
     return problems
-
-
-def _shared(
-    named: Sequence[range], told: Sequence[range], problems: Container[int], num_tokens: int
-) -> dict[int, str]:
-    """Why a token is not stored that several whole chunks name, by the tokens that are told."""
-    whole = [chunk for chunk in range(len(named)) if chunk not in problems]
-    numbers = _cover([named[chunk] for chunk in whole], num_tokens).tolist()
-    first: dict[int, list[int]] = defaultdict(list)
-    for chunk in whole:
-        for token in told[chunk]:
-            if numbers[token] > 1 and len(first[token]) < MOST_NAMED:
-                first[token].append(chunk)
-    why = {}
-    for token, chunks in first.items():
-        more = numbers[token] - len(chunks)
-        why[token] = f"named by chunks {', '.join(map(str, chunks))}"
-        why[token] += f" and {more} more" if more else ""
-    return why
 
 
 def _cover(ranges: Sequence[range], num_tokens: int) -> np.ndarray:

@@ -148,7 +148,7 @@ def _framed(run: Run, explanation: Explanation) -> bool:
 
 def _hint(token: Token) -> str:
     """All of a token in one line."""
-    parts = [f"token {token.token}: {token.fate.told}", token.why]
+    parts = [f"token {token.token}: {token.fate}", token.why]
     if token.slot is not None:
         parts.append(f"slot {token.slot} = block {token.block}, offset {token.offset}")
     return ", ".join(filter(None, parts))
@@ -166,5 +166,5 @@ def _description(explanation: Explanation) -> str:
 
 def _run_description(run: Run) -> str:
     slot = "" if run.first.slot is None else f" to slot {run.span('slot')}"
-    fate = "" if run.first.fate is Fate.STORED else f" {run.first.fate.told}"
+    fate = "" if run.first.fate is Fate.STORED else f": {run.first.fate}"
     return f"token {run.span('token')}{slot}{fate}"

@@ -1,4 +1,4 @@
-"""A software model of ixformer's store kernels, with everything unknown about them as a choice.
+"""A software model of ixformer's store kernel, with everything unknown about them as a choice.
 
 It stands in for the vendor's library in tests. Addresses are worked out as a kernel would, over
 the whole memory that a tensor is a view of; an address outside it wraps around, so that a wrong
@@ -22,9 +22,9 @@ Writes: TypeAlias = list[tuple[int, int, int]]
 
 
 class ModelFunctions:
-    """Has the kernels that the semantics say, as the vendor's `functions` module has them.
+    """Has the kernel that the semantics say, as the vendor's `functions` module has it.
 
-    Both kernels write in place, on CPU tensors: states `(num_tokens, kv_heads, head_dim)`, caches
+    It writes in place, on CPU tensors: states `(num_tokens, kv_heads, head_dim)`, caches
     `(num_blocks, kv_heads, block_size, head_dim)`, index arrays int32.
 
     Attributes:
@@ -40,14 +40,11 @@ class ModelFunctions:
     """
 
     paged_store_kv_cache_with_block_table: Any
-    paged_store_kv_cache_with_chunk_metadata: Any
 
     def __init__(self, semantics: KernelSemantics | None = None):
         self.semantics = semantics or KernelSemantics()
         if self.semantics.block_table_kernel:
             self.paged_store_kv_cache_with_block_table = self._with_block_table
-        if self.semantics.chunk_kernel:
-            self.paged_store_kv_cache_with_chunk_metadata = self._with_chunks
 
     def _with_block_table(
         self, key_states, value_states, key_cache, value_cache, table, cu, contexts, **mode
@@ -57,16 +54,6 @@ class ModelFunctions:
         sides = self.semantics.store_mode if mode.get("store_mode") == 1 else "both"
         writes = self._table_writes(table, cu, contexts, len(key_states), key_cache.shape)
         return self._write((key_states, value_states), (key_cache, value_cache), writes, sides)
-
-    def _with_chunks(self, key_states, value_states, key_cache, value_cache, chunks):
-        rows = self._index_memory(chunks)[: chunks.numel()].reshape(-1, 4).tolist()
-        writes = [
-            (start + i, block, offset + i)
-            for start, block, offset, length in rows
-            for i in range(length)
-            if block >= 0
-        ]
-        return self._write((key_states, value_states), (key_cache, value_cache), writes, "both")
 
     def _table_writes(
         self,

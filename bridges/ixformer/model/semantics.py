@@ -13,8 +13,7 @@ class KernelSemantics:
     """One plausible ixformer. The defaults are one whose every edge is as `docs/spec.md` has it.
 
     Attributes:
-      block_table_kernel, chunk_kernel: whether `paged_store_kv_cache_with_block_table` and
-        `paged_store_kv_cache_with_chunk_metadata` exist.
+      block_table_kernel: whether `paged_store_kv_cache_with_block_table` exists.
       store_mode: the sides that `store_mode=1` writes; "missing" if the keyword does not exist.
       aliased: when both sides are written and are one tensor: "stale", the second write brings
         back what was there before; "torn", in half of each row.
@@ -40,7 +39,6 @@ class KernelSemantics:
     """
 
     block_table_kernel: Literal[True, False] = True
-    chunk_kernel: Literal[True, False] = True
     store_mode: Literal["key", "value", "both", "neither", "missing"] = "key"
     aliased: Literal["safe", "stale", "torn", "raises"] = "safe"
     hole: Literal["skip", "stop", "before", "last"] = "skip"

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,6 @@ from .suite import EVERY_DTYPE
 
 FORMAT_VERSION = 1
 SHAPE = (6, 2, 3, 5)
-NAME = "vectors-v1.jsonl"
 
 
 def vector_cases() -> Iterator[Case]:
@@ -51,11 +49,6 @@ def vectors() -> str:
         "count": len(lines),
     }
     return "".join(json.dumps(line) + "\n" for line in (head, *lines))
-
-
-def shipped_vectors() -> str:
-    """The text of the file in the package."""
-    return (resources.files("functional_paged.conformance") / "data" / NAME).read_text("utf-8")
 
 
 def _vector(case: Case) -> dict[str, Any]:

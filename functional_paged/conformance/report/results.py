@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
-from importlib import resources
 from importlib.metadata import version
 from typing import Any
 
@@ -44,12 +42,6 @@ def report(runs: Sequence[BackendRun]) -> dict[str, Any]:
         ],
         "backends": [_backend(run) for run in runs],
     }
-
-
-def report_schema() -> dict[str, Any]:
-    """The JSON Schema (2020-12) of a report."""
-    file = resources.files("functional_paged.conformance.report") / "report.schema.json"
-    return json.loads(file.read_text(encoding="utf-8"))
 
 
 TWINS, TWINS_TITLE = "twins", "valid, and one change away from an invalid case"

@@ -57,13 +57,7 @@ def run_backend(
       BackendNotFound: the backend cannot load.
     """
     with Workers(backend) as workers:
-        (run,) = run_together(
-            [(workers, cases)],
-            seconds_per_case=seconds_per_case,
-            jobs=jobs,
-            on_result=lambda _, result: on_result(result),
-        )
-    return run
+        return workers.run(cases, seconds_per_case=seconds_per_case, jobs=jobs, on_result=on_result)
 
 
 class Workers:
@@ -101,11 +95,44 @@ class Workers:
         except WorkerEnded as end:
             raise BackendNotFound(f"backend {self._backend!r} cannot load: {end}") from None
 
-    def has_idle(self) -> bool:
-        """Whether a worker waits for a case."""
-        return bool(self._idle)
+    def run(
+        self,
+        cases: Sequence[Case],
+        *,
+        seconds_per_case: float = 60.0,
+        jobs: int = 1,
+        on_result: Callable[[Result], None] = lambda _: None,
+    ) -> BackendRun:
+        """Run cases, as many at a time as there are jobs; see `run_backend`."""
+        about, left = self.about(), deque(cases)
+        results: dict[str, Result] = {}
+        lock = threading.Lock()
 
-    def result_of(self, case: Case, seconds: float) -> Result:
+        def work() -> None:
+            if not self._idle and len(left) < FEW:
+                return
+            with suppress(IndexError):  # none is left
+                while True:
+                    case = left.popleft()
+                    result = self._result_of(case, seconds_per_case)
+                    with lock:
+                        results[case.id] = result
+                        on_result(result)
+
+        with ThreadPoolExecutor(jobs) as pool:
+            threads = [pool.submit(work) for _ in range(jobs)]
+            try:
+                for thread in threads:
+                    thread.result()
+            except BaseException:  # an interrupt as well: nothing more is started or waited for
+                left.clear()
+                for worker in self._busy.copy():
+                    worker.kill()
+                raise
+        judged = tuple(attributed(results[case.id] for case in cases))
+        return BackendRun(about.name, about.info, judged, about.promises)
+
+    def _result_of(self, case: Case, seconds: float) -> Result:
         """The result of a case from a worker that is idle, or else from one that starts."""
         try:
             worker = self._idle.pop()
@@ -126,66 +153,3 @@ class Workers:
                 self._idle.append(worker)
             else:
                 worker.close()
-
-    def kill(self) -> None:
-        """End what runs now."""
-        for worker in self._busy.copy():
-            worker.kill()
-
-
-def run_together(
-    backends: Sequence[tuple[Workers, Sequence[Case]]],
-    *,
-    seconds_per_case: float = 60.0,
-    jobs: int = 1,
-    on_result: Callable[[str, Result], None] = lambda *_: None,
-) -> list[BackendRun]:
-    """Run the cases of several backends, as many at a time as there are jobs.
-
-    Each backend has one worker before any has two: frameworks take longer to start than most cases.
-
-    Args:
-      backends: the workers of each, and its cases.
-      seconds_per_case: as for `run_backend`, like the others.
-      jobs: processes at a time, of all backends.
-      on_result: called with the backend's name and each result.
-
-    Raises:
-      BackendNotFound: a backend cannot load.
-    """
-    abouts = [workers.about() for workers, _ in backends]
-    left = [deque(cases) for _, cases in backends]
-    results: list[dict[str, Result]] = [{} for _ in backends]
-    lock = threading.Lock()
-
-    def work(number: int) -> None:
-        workers = backends[number][0]
-        if not workers.has_idle() and len(left[number]) < FEW:
-            return
-        with suppress(IndexError):  # none is left
-            while True:
-                case = left[number].popleft()
-                result = workers.result_of(case, seconds_per_case)
-                with lock:
-                    results[number][case.id] = result
-                    on_result(abouts[number].name, result)
-
-    with ThreadPoolExecutor(jobs) as pool:
-        threads = [pool.submit(work, n) for _ in range(jobs) for n in range(len(backends))]
-        try:
-            for thread in threads:
-                thread.result()
-        except BaseException:  # an interrupt as well: nothing more is started or waited for
-            for workers, cases in zip(backends, left, strict=True):
-                cases.clear()
-                workers[0].kill()
-            raise
-    return [
-        BackendRun(
-            about.name,
-            about.info,
-            tuple(attributed(done[case.id] for case in cases)),
-            about.promises,
-        )
-        for about, done, (_, cases) in zip(abouts, results, backends, strict=True)
-    ]
