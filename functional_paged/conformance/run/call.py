@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import IO, Any, NoReturn, Protocol
+from typing import IO, Any, NoReturn, TypeAlias
 
 from functional_paged import SpecError
 
@@ -65,19 +65,12 @@ class Request:
     read: Callable[[Any], Any] = lambda _: None
 
 
-class Ask(Protocol):
-    """A way to ask an adapter: `here` or `in_a_fork`."""
+Ask: TypeAlias = Callable[[Request, Callable[[Any], None]], Any]
+"""A way to ask an adapter: `here` or `in_a_fork`.
 
-    def __call__(self, request: Request, between: Callable[[Any], None]) -> Any:
-        """Call, pass the answer's outline to `between`, which may spoil the inputs, and then read.
-
-        Raises:
-          Raised: the adapter raised.
-          CaseUnsupported: the adapter says that it cannot.
-          NoSuchMember: the adapter has no such method.
-          Crashed: the call ended its process.
-        """
-        ...
+It calls, passes the answer's outline to a function, which may spoil the inputs, and then reads. It
+raises `Raised`, `Crashed`, or what the adapter says: `CaseUnsupported`, `NoSuchMember`.
+"""
 
 
 def here(request: Request, between: Callable[[Any], None]) -> Any:
