@@ -13,12 +13,25 @@ import numpy as np
 
 from functional_paged import BlockTable, ChunkPlan, IndexSpec, SlotMapping
 
+from ..cases.quantised import CODECS
+
 TokensAndSlots: TypeAlias = tuple[np.ndarray, np.ndarray]
 
 
 def tokens_and_slots(index_spec: IndexSpec, block_size: int) -> TokensAndSlots:
     """The tokens that a spec of NumPy arrays names, and the slot of each; int64[num_named]."""
     return _BY_FORM[index_spec.form](index_spec, block_size)
+
+
+def encoded(xp: Any, states: Any, scale: Any, codec: str) -> tuple[Any, Any]:
+    """Payload and scale as one writes it down in torch or JAX: a division and a cast."""
+    bound = CODECS[codec].high
+    if scale is None:
+        scale = xp.asarray(xp.amax(abs(states), -1, keepdims=True), dtype=xp.float32) / bound
+    quotient, dtype = states / scale, getattr(xp, CODECS[codec].payload)
+    if dtype == xp.int8:
+        quotient = quotient.round().clip(-128, 127)
+    return xp.asarray(quotient, dtype=dtype), scale
 
 
 def _of_table(spec: BlockTable, block_size: int) -> TokensAndSlots:

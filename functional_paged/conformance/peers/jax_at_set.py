@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +12,7 @@ import numpy as np
 from functional_paged import BlockTable, IndexSpec
 
 from ..cases.case import Case
-from ._by_hand import tokens_and_slots
+from ._by_hand import encoded, tokens_and_slots
 
 
 class AtSetAdapter:
@@ -29,6 +32,10 @@ class AtSetAdapter:
             return np.asarray(_store_table(cache, states, index_spec))
         tokens, slots = tokens_and_slots(index_spec, cache.shape[2])
         return np.asarray(_store_slots(cache, states, tokens, slots))
+
+    def encode(self, states: np.ndarray, scale: np.ndarray | None, codec: str) -> Any:
+        made = jax.jit(functools.partial(encoded, jnp, codec=codec))(states, scale)
+        return jax.block_until_ready(made)
 
 
 @jax.jit
