@@ -100,10 +100,12 @@ class _DecodeRows:
     def paged_store_kv_cache_with_block_table(
         self, key, value, key_cache, value_cache, block_table, cu_q_lens, contexts, **mode
     ) -> None:
-        """Store one decode row a token; key and value are one tensor."""
+        """Store one decode row a token; key and value may be one tensor."""
         assert cu_q_lens is None
         slots = block_table[:, 0].to(torch.int64) * key_cache.shape[2] + contexts
-        _store([key_cache], [key], torch.where(contexts < 0, contexts, slots))
+        sides = slice(1 if key_cache is value_cache else 2)
+        slots = torch.where(contexts < 0, contexts, slots)
+        _store([key_cache, value_cache][sides], [key, value][sides], slots)
 
 
 def _store(

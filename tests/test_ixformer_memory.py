@@ -282,9 +282,9 @@ def test_no_part_of_a_long_store_is_written_if_one_is_refused(monkeypatch):
     prover, contexts = backend_of(ManyRows()).prover, torch.arange(31, dtype=torch.int32) % 16
     table = torch.arange(31, dtype=torch.int32)[:, None] // 16
     with pytest.raises(BackendUnsupported, match="too few rows"):
-        prover.write(cache.tensor, states, table, contexts)
+        prover.write([cache.tensor], [states], table, contexts)
     assert cache.unchanged()
-    prover.write(cache.tensor, states[:30], table[:30], contexts[:30])
+    prover.write([cache.tensor], [states[:30]], table[:30], contexts[:30])
     cache.check(states[:30], SlotMapping(np.arange(30, dtype=np.int32)))
 
 

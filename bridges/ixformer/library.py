@@ -15,9 +15,7 @@ _MODULES = ("ixformer.functions", "ixformer.inference.functions")
 _DEVICE_NAME = "Iluvatar"
 BLOCK_TABLE_KERNEL = "paged_store_kv_cache_with_block_table"
 
-Store: TypeAlias = Callable[
-    [torch.Tensor, torch.Tensor, torch.Tensor, "torch.Tensor | None", torch.Tensor], Any
-]
+Store: TypeAlias = Callable[[Any, Any, torch.Tensor, "torch.Tensor | None", torch.Tensor], Any]
 """`store(states, cache, block_table, cu_q_lens, context_kv_lens)`, in place."""
 
 CALL_FORMS: dict[str, dict[str, int]] = {
@@ -27,6 +25,9 @@ CALL_FORMS: dict[str, dict[str, int]] = {
     "7 arguments, key and value one tensor": {},
 }
 """The ways to store one tensor, best first, as further arguments of the block-table kernel."""
+
+PAIR_FORM = "7 arguments, key and value two tensors"
+"""The way to store two tensors of one kind: states and cache are pairs then."""
 
 
 def load_functions() -> Any:
@@ -91,11 +92,11 @@ def identity(functions: Any, device: torch.device) -> tuple[str, str, str]:
 
 
 def in_form(functions: Any, form: str) -> Store:
-    """One of `CALL_FORMS`, of a library."""
-    kernel, mode = getattr(functions, BLOCK_TABLE_KERNEL), CALL_FORMS[form]
+    """One of `CALL_FORMS`, or `PAIR_FORM`, of a library."""
+    kernel, mode = getattr(functions, BLOCK_TABLE_KERNEL), CALL_FORMS.get(form, {})
 
     def store(states, cache, block_table, cu_q_lens, context_kv_lens):
-        pair = (states, states, cache, cache)
+        pair = (*states, *cache) if form == PAIR_FORM else (states, states, cache, cache)
         return kernel(*pair, block_table, cu_q_lens, context_kv_lens, **mode)
 
     return store

@@ -26,12 +26,7 @@ def _store(
     native: list[torch.Tensor] | None,
     backend: str,
 ) -> None:
-    prover = prover_of(backend)
-    if len(caches) > 1:  # a refusal comes before any write
-        for cache, rows in zip(caches, states, strict=True):
-            prover.parts(cache, len(contexts), rows)
-    for cache, rows in zip(caches, states, strict=True):
-        prover.write(cache, rows, table, contexts, native)
+    prover_of(backend).write(caches, states, table, contexts, native)
 
 
 # A graph or an exported program names the backend, which is looked up where it runs.

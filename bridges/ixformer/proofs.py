@@ -14,7 +14,8 @@ import torch
 from functional_paged.internal import INT32_MAX
 
 from .._backend import BackendUnsupported
-from .library import CALL_FORMS, Store, copying, in_form, require_device
+from .._overlap import share_memory
+from .library import CALL_FORMS, PAIR_FORM, Store, copying, in_form, require_device
 from .trials import specs
 from .trials.canvas import ALIGNMENT
 from .trials.finding import Finding
@@ -51,7 +52,7 @@ class Proof(NamedTuple):
 
     Attributes:
       store: the call; it copies the states where only contiguous and aligned ones are proven.
-      form: which of `CALL_FORMS`.
+      form: which of `CALL_FORMS`, or `PAIR_FORM`.
       tried: the call that the trials made.
     """
 
@@ -73,35 +74,90 @@ class Prover:
         self._findings: dict[tuple[str, TensorKind, str, int], Finding] = {}
         # What they come to, so that a call looks up one thing.
         self._proofs: dict[Call, Proof] = {}
+        self._pairs: dict[Call, Proof | None] = {}
         self._native: dict[tuple[Any, ...], bool] = {}
 
     def write(
         self,
-        cache: torch.Tensor,
-        states: torch.Tensor,
+        caches: Sequence[torch.Tensor],
+        states: Sequence[torch.Tensor],
         table: torch.Tensor,
         contexts: torch.Tensor,
         native: Sequence[torch.Tensor] | None = None,
     ) -> None:
-        """Store one row of `states` a row of `table`, or refuse before anything is written."""
-        rows, device = contexts.shape[0], cache.get_device()
-        if rows == 0 or cache.numel() == 0:
+        """Store one row of each states a row of `table`, or refuse before anything is written.
+
+        Two neighbours of one kind go into one call where that is proven.
+        """
+        rows, device = contexts.shape[0], contexts.get_device()
+        if rows == 0:
             return
         if device >= 0 and device != torch.cuda.current_device():
             with torch.cuda.device(device):  # where a kernel is launched
-                return self.write(cache, states, table, contexts, native)
-        if states.shape[0] != rows:
-            states = states[:rows]
+                return self.write(caches, states, table, contexts, native)
+        indices = table, contexts, native
+        pairs = [
+            (cache, given if given.shape[0] == rows else given[:rows])
+            for cache, given in zip(caches, states, strict=True)
+            if cache.numel()
+        ]
+        if len(pairs) > 1:
+            for cache, given in pairs:
+                self.parts(cache, rows, given)
+        while pairs:
+            first, *others = pairs
+            if others and (proof := self._pair_proof(first, others[0])):
+                cache, given = zip(first, others.pop(0), strict=True)
+                self._call(proof, cache, given, *indices)
+            else:
+                self._write_one(*first, *indices)
+            pairs = others
+
+    def _write_one(self, cache: torch.Tensor, states: torch.Tensor, *indices: Any) -> None:
+        rows, (table, contexts, _) = states.shape[0], indices
         if rows > MAX_ROWS or states.numel() > MAX_ELEMENTS:
             # The safe way alone: a table of prefill cannot be cut where parts of states begin.
             for part, proof in self.parts(cache, rows, states):
                 proof.store(states[part], cache, table[part], None, contexts[part])
-            return
-        proof = self._proof(cache, rows, states)
+        else:
+            self._call(self._proof(cache, rows, states), cache, states, *indices)
+
+    def _call(
+        self,
+        proof: Proof,
+        cache: Any,
+        states: Any,
+        table: torch.Tensor,
+        contexts: torch.Tensor,
+        native: Sequence[torch.Tensor] | None,
+    ) -> None:
+        """Make a call that is proven, the native way if that is proven too."""
         if native is not None and self.native_is_proven(proof, native[0].shape):
             proof.store(states, cache, *native)
         else:
             proof.store(states, cache, table, None, contexts)
+
+    def _pair_proof(self, *pairs: tuple[torch.Tensor, torch.Tensor]) -> Proof | None:
+        """What is proven of one call for two caches of one kind, by a trial if it is the first."""
+        rows, elements = pairs[0][1].shape[0], pairs[0][1].numel()
+        if rows > MAX_ROWS or elements > MAX_ELEMENTS:
+            return None
+        call, other = (_facts(cache, rows, states) for cache, states in pairs)
+        if call != other or share_memory(pairs[0][0], pairs[1][0]):
+            return None
+        if call not in self._pairs:
+            most = 2**call.row_bits - 1
+            trial = partial(specs.decode_rows, most, call.kind.block_size)
+            try:
+                name = f"decode of {most} rows"
+                finding = self._find(PAIR_FORM, call.kind, name, trial, call.device)
+            except BackendUnsupported:  # in a capture; what stores one is proven
+                return None
+            if finding.status == "not tried":
+                return None
+            proof = Proof(in_form(self._functions, PAIR_FORM), PAIR_FORM, call)
+            self._pairs[call] = proof if finding.status == "proven" else None
+        return self._pairs[call]
 
     def parts(
         self, cache: torch.Tensor, rows: int, states: torch.Tensor | None = None
@@ -123,18 +179,7 @@ class Prover:
 
     def _proof(self, cache: torch.Tensor, rows: int, states: torch.Tensor | None) -> Proof:
         """What is proven of a call, by trials if it is the first of its kind, or a refusal."""
-        num_blocks, kv_heads, block_size, head_dim = cache.shape
-        kind = TensorKind(
-            cache.dtype,
-            kv_heads,
-            block_size,
-            head_dim,
-            None if cache.is_contiguous() else cache.stride(),
-            None if states is None or states.is_contiguous() else states.stride(),
-            cache.data_ptr() % ALIGNMENT,
-            0 if states is None else states.data_ptr() % ALIGNMENT,
-        )
-        call = Call(kind, num_blocks, (rows | 4).bit_length(), cache.get_device())
+        call = _facts(cache, rows, states)
         return self._proofs.get(call) or self._prove(call)
 
     def native_is_proven(self, proof: Proof, table_shape: tuple[int, ...]) -> bool:
@@ -198,12 +243,28 @@ class Prover:
             _require_no_capture(device)
             if self._device_check:
                 require_device(device)
-            finding = try_store(in_form(self._functions, form), kind, trial(), device)
+            store, sides = in_form(self._functions, form), 2 if form == PAIR_FORM else 1
+            finding = try_store(store, kind, trial(), device, sides)
             _log.debug("%s: %s, %s: %s: %s", kind, form, name, *finding)
             if finding.status == "not tried":
                 return finding
             self._findings[key] = finding
         return self._findings[key]
+
+
+def _facts(cache: torch.Tensor, rows: int, states: torch.Tensor | None) -> Call:
+    num_blocks, kv_heads, block_size, head_dim = cache.shape
+    kind = TensorKind(
+        cache.dtype,
+        kv_heads,
+        block_size,
+        head_dim,
+        None if cache.is_contiguous() else cache.stride(),
+        None if states is None or states.is_contiguous() else states.stride(),
+        cache.data_ptr() % ALIGNMENT,
+        0 if states is None else states.data_ptr() % ALIGNMENT,
+    )
+    return Call(kind, num_blocks, (rows | 4).bit_length(), cache.get_device())
 
 
 def _require_no_capture(device: torch.device) -> None:

@@ -70,28 +70,39 @@ class Trial(NamedTuple):
     index_dtype: torch.dtype = torch.int32
 
 
-def try_store(store: Store, kind: TensorKind, trial: Trial, device: torch.device) -> Finding:
+def try_store(
+    store: Store, kind: TensorKind, trial: Trial, device: torch.device, sides: int = 1
+) -> Finding:
     """Run a trial: proven if every bit is as the reference has it, in the cache and around it.
 
-    Every tensor that the kernel gets lies inside a larger one, so that a block of -1, a context of
-    -1, a read past a row or past the states stays inside memory that belongs to the trial.
+    With two sides the store gets pairs of tensors, whose rows differ in every element. Every tensor
+    that the kernel gets lies inside a larger one, so that a block of -1, a context of -1, a read
+    past a row or past the states stays inside memory that belongs to the trial.
     """
     obstacle = _obstacle(kind, trial.num_blocks)
     if obstacle is not None:
         return Finding("not tried", obstacle)
 
     def once() -> Finding:
-        cache, states = canvases(kind, trial, device)
+        pairs = [canvases(kind, trial, device, side) for side in range(sides)]
+        caches, states = zip(*pairs, strict=True)
         indices = index_arrays(trial, device)
         with kernel_errors():
-            store(states.tensor, cache.tensor, *indices)
-            memory = cache.memory.cpu().numpy()
-        return _compare(memory, cache, expected(cache, states, trial), trial.num_tokens)
+            rows, blocks = ([canvas.tensor for canvas in of] for of in (states, caches))
+            store(*((rows, blocks) if sides > 1 else (rows[0], blocks[0])), *indices)
+            memories = [cache.memory.cpu().numpy() for cache in caches]
+        findings = [
+            _compare(memory, cache, expected(cache, rows, trial), trial.num_tokens)
+            for memory, (cache, rows) in zip(memories, pairs, strict=True)
+        ]
+        return next((found for found in findings if found.status != "proven"), findings[0])
 
     return attempt(once)
 
 
-def canvases(kind: TensorKind, trial: Trial, device: torch.device) -> tuple[Canvas, Canvas]:
+def canvases(
+    kind: TensorKind, trial: Trial, device: torch.device, side: int = 0
+) -> tuple[Canvas, Canvas]:
     """A cache and states to try, full of canaries."""
     head = (kind.kv_heads, kind.block_size, kind.head_dim)
     block, row = math.prod(head), kind.kv_heads * kind.head_dim
@@ -101,7 +112,8 @@ def canvases(kind: TensorKind, trial: Trial, device: torch.device) -> tuple[Canv
     place = kind.states_strides, kind.states_shift
     shape = (trial.num_tokens, kind.kv_heads, kind.head_dim)
     states = Canvas(shape, kind.dtype, device, 16 * row + ALIGNMENT, *place)
-    return cache.fill_with_canaries_(seed=4), states.fill_with_canaries_(seed=3)
+    seeds = 4 + 2 * side, 3 + 2 * side
+    return cache.fill_with_canaries_(seeds[0]), states.fill_with_canaries_(seeds[1])
 
 
 def index_arrays(
