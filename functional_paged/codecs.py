@@ -140,11 +140,11 @@ class Codec:
           >>> FP8_E4M3.guarded(SlotMapping(np.int32([7, 5])), np.float32(0)).slots.tolist()
           [-1, -1]
         """
-        xp = namespace_of(scale=scale, **index_spec.arrays())
+        arrays = index_spec.arrays()
+        xp = namespace_of(scale=scale, **arrays)
         good = xp.all(self._is_good(xp, _owned(xp, scale)))
         pads = {"cu_q_lens": 0, "chunks": 0}  # C7, C13; for the others C6, C8, C14
-        arrays = {name: _owned(xp, array) for name, array in index_spec.arrays().items()}
-        kept = {name: xp.where(good, a, pads.get(name, PAD)) for name, a in arrays.items()}
+        kept = {k: xp.where(good, _owned(xp, a), pads.get(k, PAD)) for k, a in arrays.items()}
         return type(index_spec)(**kept)
 
     def _checked(self, dtypes: tuple[str, ...], scale: Array | None, **named: Array) -> Any:
@@ -153,10 +153,9 @@ class Codec:
         xp = namespace_of(**given)
         check_devices(given)
         for name, array in given.items():
-            allowed = ("float32",) if name == "scale" else dtypes
-            if dtype_name(array) not in allowed:
-                text = f"{name} must be {' or '.join(allowed)}, got {dtype_name(array)}"
-                raise SpecError("Q2", text)
+            must, got = ("float32",) if name == "scale" else dtypes, dtype_name(array)
+            if got not in must:
+                raise SpecError("Q2", f"{name} must be {' or '.join(must)}, got {got}")
         ((name, array),) = named.items()
         if len(array.shape) != 3:
             axes = "3 axes (num_tokens, kv_heads, head_dim)"

@@ -8,20 +8,10 @@ from typing import Literal, TypeAlias
 
 from .problem import Problem
 
-CaseKind: TypeAlias = Literal[
-    "store",
-    "refuse",
-    "apart",
-    "check",
-    "accept",
-    "load",
-    "transfer",
-    "vjp",
-    "large",
-    "small",
-    "encode",
-    "decode",
+_StoreKind: TypeAlias = Literal[
+    "store", "refuse", "apart", "check", "accept", "load", "transfer", "vjp", "large", "small"
 ]
+CaseKind: TypeAlias = Literal[_StoreKind, "encode", "decode"]
 """The question that a case asks of a backend.
 
 `store`: the whole cache must be the reference's. `refuse`: the store must raise for the case's
