@@ -67,6 +67,21 @@ class BridgeAdapter:
         tensor_over(rows).copy_(bridges.load_single(there, spec, num_tokens=num_tokens))
         return rows
 
+    def transfer(
+        self,
+        dst: np.ndarray,
+        dst_spec: IndexSpec,
+        src: np.ndarray,
+        src_spec: IndexSpec,
+        num_tokens: int,
+    ) -> np.ndarray:
+        with self._written(dst) as to, _refusals():
+            of = to if src is dst else self._there(src)[1]
+            given: dict[str, Any] = {"cache": to, "num_tokens": num_tokens}
+            plan = bridges.plan(self._spec(dst_spec), **given, backend=self._backend)
+            bridges.transfer_(to, plan, of, self._spec(src_spec), num_tokens=num_tokens)
+        return dst
+
     def store_apart(self, *given: Any) -> None:
         """Of one cache or of a pair, with the last states elsewhere."""
         *arrays, index_spec = given
@@ -80,12 +95,9 @@ class BridgeAdapter:
     ) -> None:
         cache = torch.empty(cache_shape, dtype=torch.bfloat16, device=self._device)
         spec = self._spec(index_spec)
-        try:
-            bridges.plan(
-                spec, cache=cache, num_tokens=num_tokens, backend=self._backend, check=True
-            )
-        except bridges.BackendUnsupported as error:
-            raise CaseUnsupported(str(error)) from error
+        given: dict[str, Any] = {"cache": cache, "num_tokens": num_tokens, "check": True}
+        with _refusals():
+            bridges.plan(spec, **given, backend=self._backend)
 
     @contextmanager
     def _written(self, cache: np.ndarray) -> Iterator[torch.Tensor]:
@@ -111,10 +123,8 @@ class BridgeAdapter:
         return array_of(CODECS[codec].decode(*given, dtype.name))
 
     def _store(self, cache: Any, states: Any, index_spec: IndexSpec) -> None:
-        try:
+        with _refusals():
             returned = bridges.store_single_(cache, states, index_spec, backend=self._backend)
-        except bridges.BackendUnsupported as error:
-            raise CaseUnsupported(str(error)) from error
         if returned is not cache:
             raise AssertionError("C17: store_single_ must return the cache it was given")
 
@@ -149,6 +159,15 @@ class PairAdapter(BridgeAdapter):
             rows = self._there(keys)[1], self._there(values)[1]
             self._store((key, value), rows, self._spec(index_spec))
         return key_cache, value_cache
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """What a backend cannot serve is a case that it cannot be given."""
+    try:
+        yield
+    except bridges.BackendUnsupported as error:
+        raise CaseUnsupported(str(error)) from error
 
 
 def _owner(array: np.ndarray) -> np.ndarray:
