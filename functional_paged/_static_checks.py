@@ -27,7 +27,7 @@ TORCH_STORE = Taker("bridges.store_single_", ("torch",))
 LOWERING = Taker("functional_paged.to_slots", ("JAX", "NumPy", "torch"))
 """What reads or lowers an index spec without storing: `to_slots`, `check_spec` and their like."""
 
-_FIELDS: dict[str, tuple[int, tuple[str, ...]]] = {
+INDEX_ARRAYS: dict[str, tuple[int, tuple[str, ...]]] = {
     "block_table": (2, ("int32",)),
     "context_kv_lens": (1, ("int32",)),
     "cu_q_lens": (1, ("int32",)),
@@ -93,7 +93,7 @@ def check_index_spec(taken_by: Taker, index_spec: IndexSpec) -> None:
     for name, array in vars(index_spec).items():
         if name == "cu_q_lens" and array is None:
             continue
-        ndim, dtypes = _FIELDS[name]
+        ndim, dtypes = INDEX_ARRAYS[name]
         check_kind(taken_by, name, array)
         if dtype_name(array) not in dtypes:
             raise SpecError("C4", f"{name} must be {' or '.join(dtypes)}, got {dtype_name(array)}")
@@ -142,7 +142,7 @@ def check_kind(taken_by: Taker, name: str, array: Array) -> None:
     Neither shapes nor values are read. Views that torch conjugates or negates as they are read are
     taken. What is C1, C2 or C20 of a tensor is C4 of an index array.
     """
-    is_index = name in _FIELDS
+    is_index = name in INDEX_ARRAYS
     found = framework(array)
     if found is None:
         clause = "C1"

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from .._sizes import INT32_MAX
-from .._spec import BlockTable, ChunkPlan, IndexSpec, SlotMapping
+from .._spec import FORMS, IndexSpec
+from .._static_checks import INDEX_ARRAYS
 
 _SIZES = ("num_blocks", "block_size", "num_tokens")
-_FORMS = {form.form: form for form in (BlockTable, ChunkPlan, SlotMapping)}
-# Fields of each form with their axes; `cu_q_lens` may be left out or null.
-_FIELDS = {
-    "block_table": {"block_table": 2, "context_kv_lens": 1, "cu_q_lens": 1},
-    "chunks": {"chunks": 2},
-    "slots": {"slots": 1},
-}
+_FORMS = {form.form: form for form in FORMS}
 
 
 class JsonSpecError(ValueError):
@@ -33,22 +29,9 @@ class SizedSpec(NamedTuple):
 
 
 def parse_spec(text: str) -> SizedSpec:
-    """Read an index spec from JSON.
+    """Read an index spec from a JSON object of its form, its fields and the three sizes.
 
-    Args:
-      text: an object with `form` (`block_table`, `chunks` or `slots`), the fields of that form,
-        `num_blocks`, `block_size` and `num_tokens`. `cu_q_lens` may be left out or null: decode.
-
-    Returns:
-      The spec, of int32 arrays; `slots` are int64 if one of them needs it.
-
-    Raises:
-      JsonSpecError: what is not such an object, with the field, its value and what must hold.
-
-    Example:
-      >>> sizes = '"num_blocks": 6, "block_size": 2, "num_tokens": 2'
-      >>> parse_spec('{"form": "slots", "slots": [9, -1], ' + sizes + "}").index_spec.slots
-      array([ 9, -1], dtype=int32)
+    `cu_q_lens` may be left out or null: decode. Arrays are int32; `slots` int64 if one needs it.
     """
     try:
         read = json.loads(text)
@@ -59,19 +42,16 @@ def parse_spec(text: str) -> SizedSpec:
     form = read.pop("form", None)
     if not isinstance(form, str) or form not in _FORMS:
         raise JsonSpecError(f"form must be one of {', '.join(_FORMS)}, got {_shown(form)}")
-    known = (*_FIELDS[form], *_SIZES)
-    for name in read:
+    names = [field.name for field in fields(_FORMS[form])]
+    known = (*names, *_SIZES)
+    for name in (*known, *read):
         if name not in known:
             raise JsonSpecError(f"{name} is no field of form {form}, which has {', '.join(known)}")
-    for name in known:
         if name not in read and name != "cu_q_lens":
             raise JsonSpecError(f"{name} is missing; form {form} needs it")
-    num_blocks, block_size, num_tokens = (_size(name, read.pop(name)) for name in _SIZES)
-    arrays = {
-        name: _array(name, value, _FIELDS[form][name])
-        for name, value in read.items()
-        if value is not None or name != "cu_q_lens"
-    }
+    num_blocks, block_size, num_tokens = (_size(name, read[name]) for name in _SIZES)
+    optional = {"cu_q_lens"} if read.get("cu_q_lens") is None else set()
+    arrays = {name: _array(name, read[name]) for name in names if name not in optional}
     # One head of one element: an index spec does not depend on them.
     return SizedSpec(_FORMS[form](**arrays), (num_blocks, 1, block_size, 1), num_tokens)
 
@@ -82,14 +62,15 @@ def _size(name: str, value: Any) -> int:
     return value
 
 
-def _array(name: str, value: Any, ndim: int) -> np.ndarray:
+def _array(name: str, value: Any) -> np.ndarray:
+    ndim, dtypes = INDEX_ARRAYS[name]
     lists = value if ndim == 2 and isinstance(value, list) else [value]
     if not all(isinstance(entries, list) for entries in lists):
         what = "list of lists of" if ndim == 2 else "list of"
         raise JsonSpecError(f"{name} must be a {what} integers, got {_shown(value)}")
     if len({len(entries) for entries in lists}) > 1:
         raise JsonSpecError(f"{name} must have rows of one length, got {_shown(value)}")
-    dtype = np.iinfo(np.int64 if name == "slots" else np.int32)
+    dtype = np.iinfo(dtypes[-1])
     for entry in (entry for entries in lists for entry in entries):
         # Not of a subclass: true is no block id.
         if type(entry) is not int or not dtype.min <= entry <= dtype.max:

@@ -14,14 +14,12 @@ from .cases.problem import Problem
 from .cases.scenarios import example_steps
 from .cases.steps import Step
 from .cases.suite import all_cases
-from .promises import TRUSTED_SLOTS, Promises, all_but
 from .run.compare import Mismatch
 from .run.run_case import Result, run_case
 from .run.supervise import BackendRun, run_backend
 
 __all__ = [
     "LAYOUTS",
-    "TRUSTED_SLOTS",
     "Adapter",
     "BackendNotFound",
     "BackendRun",
@@ -31,11 +29,9 @@ __all__ = [
     "GuardedCache",
     "Mismatch",
     "Problem",
-    "Promises",
     "Result",
     "Step",
     "Traits",
-    "all_but",
     "all_cases",
     "example_steps",
     "find_adapter",

@@ -6,7 +6,9 @@ import importlib
 import operator
 import os
 import sys
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from fnmatch import fnmatchcase
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
@@ -19,7 +21,7 @@ from functional_paged.reference import Cache, States
 
 from .cases.case import Case
 from .cases.guarded_cache import Order
-from .promises import Promises
+from .cases.suite import every_case
 from .run.words import in_words
 
 
@@ -115,7 +117,8 @@ class Traits:
         called nothing. `"process"`, for a framework that takes long to start or that a fork breaks
         (JAX, a GPU): one process for many cases, a fresh one after a case that raised an error of
         the kernel's own, crashed, or wrote around the cache.
-      promises: which clauses it holds to; see `all_but`.
+      not_promised: what a caller must see to, in a line each, by clause, or by a glob of case ids
+        where a kernel promises a part of a clause. All else is promised.
       slot_dtypes: dtypes of the slots that it takes.
       order: `"NHD"`: every cache has the shape `(num_blocks, block_size, kv_heads, head_dim)`.
       strict: an error must name its clause, and a store does not refuse what is invalid by value
@@ -123,10 +126,19 @@ class Traits:
     """
 
     isolation: Literal["fork", "process"] = "fork"
-    promises: Promises = Promises()
+    not_promised: Mapping[str, str] = field(default_factory=dict)
     slot_dtypes: tuple[str, ...] = ("int32", "int64")
     order: Order = "HND"
     strict: bool = False
+
+    def left_to_the_caller(self, case: Case) -> str | None:
+        """What a caller must see to for a case to go well; `None` where the kernel promises it."""
+        found = (line for key, line in self.not_promised.items() if _speaks_of(key, case))
+        return next(found, None)
+
+
+def _speaks_of(key: str, case: Case) -> bool:
+    return key in case.clauses or fnmatchcase(case.id, key)
 
 
 def traits_of(adapter: Adapter) -> Traits:
@@ -235,6 +247,9 @@ def _wrong_member(adapter: Any) -> str | None:
         value = getattr(traits, trait)
         if value not in allowed:
             return f"for {trait!r} one of {', '.join(map(repr, allowed))}, got {value!r}"
-    if not isinstance(traits.promises, Promises):
-        return f"all_but(...) for its promises, got {traits.promises!r}"
+    for key, line in traits.not_promised.items():
+        if not any(_speaks_of(key, case) for case in every_case()):
+            return f"clauses or globs of case ids in 'not_promised', got {key!r}"
+        if not line.strip():
+            return f"in 'not_promised' what a caller must see to for {key!r}, got {line!r}"
     return None

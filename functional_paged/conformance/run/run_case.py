@@ -74,7 +74,7 @@ def run_case(adapter: Adapter, case: Case, *, ask: Ask = here) -> Result:
       ask: how the adapter is called: `here`, in this process, or `in_a_fork` of it.
     """
     traits = traits_of(adapter)
-    left_to_the_caller = traits.promises.left_to_the_caller(case)
+    left_to_the_caller = traits.left_to_the_caller(case)
     if left_to_the_caller is not None:
         return Result(case, "not-promised", left_to_the_caller)
     problem = case.build()

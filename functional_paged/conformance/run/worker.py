@@ -37,7 +37,7 @@ def main(backend: str, channel_fd: str, stack_fd: str) -> None:
         adapter = find_adapter(backend)
         forks = traits_of(adapter).isolation == "fork" and hasattr(os, "fork")
         ask = in_a_fork if forks else here
-        promises = dict(traits_of(adapter).promises.caller)
+        promises = dict(traits_of(adapter).not_promised)
         # By `str`: the supervisor cannot import a subclass that an adapter has of its own.
         channel.send((str(adapter.name), _info_of(adapter, ask), promises, forks))
     except BackendNotFound as error:
