@@ -78,6 +78,11 @@ def before_shape(form: str, dtype: str, shape: Shape) -> str:
     return plain(form, dtype)
 
 
+def subject_of(name: str) -> str:
+    """The clause that a scenario or a case puts to the test, as its name begins."""
+    return name.partition("_")[0].upper()
+
+
 def standing(
     subject: str, spec: IndexSpec, shape: Shape, num_tokens: int, base: str, size: str = MAIN
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -24,11 +24,12 @@ from .controls import (
     plain,
     size_name,
     standing,
+    subject_of,
 )
 from .guarded_cache import Shape
 from .needs import needs
 from .problem import Problem
-from .scenarios import Scenario
+from .scenarios import LINKS, about
 from .steps import Step
 
 BASES = ("c5_prefill", "c10_more_states")
@@ -39,47 +40,48 @@ _SUBJECTS = ("C18", "C14", "C15", "C10")  # of a plan or slots that are made of 
 
 
 def cases_of(
-    scenario: Scenario, dtype: str, shape: Shape, *, derived: bool = True
+    name: str, step: Step, dtype: str, shape: Shape, *, derived: bool = True
 ) -> Iterator[Case]:
-    """A scenario of the shape's size, in the form it is written in and those made of that.
+    """A scenario, in the form it is written in and those made of that.
 
     Args:
-      scenario: made for the shape.
+      name: of the scenario.
+      step: of it, for caches of the shape.
       dtype: of the cache.
       shape: of the cache.
       derived: whether to have all forms that store a token, or only those that `BASES` has.
     """
-    step, size = scenario.step, size_name(dtype, shape)
+    size = size_name(dtype, shape)
     of_the_shape = SHAPES.get(shape, MAIN_DTYPE) == dtype  # else of the main one, in other dtypes
     for spec in forms_of(step, shape):
-        form, subject = spec.form, scenario.subject
+        form, subject = spec.form, subject_of(name)
         written = spec is step.index_spec
-        if not (derived or written or scenario.name in BASES):
+        if not (derived or written or name in BASES):
             continue
         if not written:
             if step.num_tokens and not list(reference.stored_tokens(spec, shape, step.num_tokens)):
                 continue
             needed = needs(spec, shape, step.num_tokens)
             subject = next((clause for clause in _SUBJECTS if clause in needed), "C5")
-        case_id = f"{scenario.name}/{form}/{size}"
+        case_id = f"{name}/{form}/{size}"
         if not of_the_shape:
             base = plain(form, dtype)
-        elif scenario.name == "c5_prefill":
+        elif name == "c5_prefill":
             base = before_shape(form, dtype, shape)
-        elif is_decode(spec) and scenario.name != "c5_decode":
+        elif is_decode(spec) and name != "c5_decode":
             base = f"c5_decode/{form}/{size}"
         else:
             base = f"c5_prefill/{form}/{size}"
         singles = size if of_the_shape else MAIN
         clauses, controls = standing(subject, spec, shape, step.num_tokens, base, singles)
-        controls += besides(scenario.name, form, singles)
+        controls += besides(name, form, singles)
         yield Case(
             id=case_id,
             clauses=clauses,
-            about=scenario.about,
+            about=about(name),
             build=functools.partial(problem, shape, dtype, Step(spec, step.num_tokens)),
-            link=scenario.link,
-            quick=of_the_shape and _is_quick(scenario.name, shape, written),
+            link=LINKS.get(name),
+            quick=of_the_shape and _is_quick(name, shape, written),
             controls=tuple(control for control in controls if control != case_id),
         )
 

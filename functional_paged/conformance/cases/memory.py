@@ -13,7 +13,7 @@ from functional_paged import PAD, SlotMapping
 
 from ..bits import DTYPES, short_name
 from .case import Case, CaseKind
-from .controls import HEAD_DIMS, MAIN, MAIN_DTYPE, MAIN_SHAPE, SHAPES, plain, standing
+from .controls import HEAD_DIMS, MAIN, MAIN_DTYPE, MAIN_SHAPE, SHAPES, plain, standing, subject_of
 from .crossing import forms_of, pattern_of, problem
 from .guarded_cache import LAYOUTS, Shape
 from .problem import Problem
@@ -154,7 +154,7 @@ def _case(
     made = build()
     spec, base = made.index_spec, before.format(made.index_spec.form)
     clauses, controls = standing(
-        case_id.partition("_")[0].upper(),
+        subject_of(case_id),
         spec,
         made.cache_shape,
         len(made.states),

@@ -19,6 +19,7 @@ from functional_paged.codecs import Codec
 
 from ..bits import DTYPES
 from .case import Case
+from .controls import subject_of
 from .problem import Problem
 
 CODECS: dict[str, Codec] = {
@@ -44,7 +45,7 @@ _CASES = {
 def codec_cases() -> Iterator[Case]:
     """Every clause for every codec; those of an absmax where the codec makes one."""
     for codec, dtype, name in itertools.product(CODECS, ("bf16", "f16", "f32"), _CASES):
-        clause, (about, control) = name.partition("_")[0].upper(), _CASES[name]
+        clause, (about, control) = subject_of(name), _CASES[name]
         makes_scale = CODECS[codec].scale == "absmax"
         if clause == "Q4" and makes_scale:  # whose infinities are one thing that no absmax has
             control = "q5_nan"

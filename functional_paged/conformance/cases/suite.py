@@ -19,7 +19,7 @@ from .invalid import invalid_cases
 from .memory import bit_cases, memory_cases
 from .quantised import codec_cases
 from .recorded import recorded_cases
-from .scenarios import scenarios
+from .scenarios import example_steps
 from .steps import Step, table
 
 EVERY_DTYPE = ("c5_decode", "c8_hole", "c13_chunks", "c14_negative_slots")
@@ -101,16 +101,16 @@ def find_case(case_id: str) -> Case:
 
 @functools.cache
 def _cases_at(dtype: str, shape: Shape) -> tuple[Case, ...]:
-    steps = scenarios(shape[0], shape[2])
-    return tuple(case for scenario in steps for case in cases_of(scenario, dtype, shape))
+    steps = example_steps(shape[0], shape[2]).items()
+    return tuple(case for name, step in steps for case in cases_of(name, step, dtype, shape))
 
 
 def _scenario_cases() -> Iterator[Case]:
     yield from _cases_at(MAIN_DTYPE, MAIN_SHAPE)
     for shape, dtype in SHAPES.items():
-        for scenario in scenarios(shape[0], shape[2]):
+        for name, step in example_steps(shape[0], shape[2]).items():
             if shape != MAIN_SHAPE:
-                yield from cases_of(scenario, dtype, shape, derived=False)
-            elif scenario.name in EVERY_DTYPE:
+                yield from cases_of(name, step, dtype, shape, derived=False)
+            elif name in EVERY_DTYPE:
                 for other in DTYPES.keys() - {dtype}:
-                    yield from cases_of(scenario, other, shape, derived=False)
+                    yield from cases_of(name, step, other, shape, derived=False)
