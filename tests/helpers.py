@@ -70,7 +70,7 @@ def filled(shape: tuple[int, ...], dtype: str, salt: int) -> np.ndarray:
 
 def specs_by_form(step: Step, shape: tuple[int, int, int, int]) -> dict[str, IndexSpec]:
     """The step in each form that can say it."""
-    return {spec.form: spec for spec in forms_of(step, shape)}
+    return {one.index_spec.form: one.index_spec for one in forms_of(step, shape)}
 
 
 SHAPE = (5, 2, 3, 7)

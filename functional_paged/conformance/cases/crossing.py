@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from functional_paged import PAD, BlockTable, ChunkPlan, IndexSpec, SlotMapping, reference
+from functional_paged import PAD, BlockTable, ChunkPlan, SlotMapping, reference
 
 from ..bits import DTYPES, pattern
 from .case import Case
@@ -29,7 +29,7 @@ from .controls import (
 from .guarded_cache import Shape
 from .needs import needs
 from .problem import Problem
-from .scenarios import LINKS, about
+from .scenarios import LINKS, about_of
 from .steps import Step
 
 BASES = ("c5_prefill", "c10_more_states")
@@ -53,9 +53,9 @@ def cases_of(
     """
     size = size_name(dtype, shape)
     of_the_shape = SHAPES.get(shape, MAIN_DTYPE) == dtype  # else of the main one, in other dtypes
-    for spec in forms_of(step, shape):
+    for one in forms_of(step, shape):
+        spec, written = one.index_spec, one is step
         form, subject = spec.form, subject_of(name)
-        written = spec is step.index_spec
         if not (derived or written or name in BASES):
             continue
         if not written:
@@ -78,8 +78,8 @@ def cases_of(
         yield Case(
             id=case_id,
             clauses=clauses,
-            about=about(name),
-            build=functools.partial(problem, shape, dtype, Step(spec, step.num_tokens)),
+            about=about_of(name),
+            build=functools.partial(problem, shape, dtype, one),
             link=LINKS.get(name),
             quick=of_the_shape and _is_quick(name, shape, written),
             controls=tuple(control for control in controls if control != case_id),
@@ -92,9 +92,9 @@ def _is_quick(name: str, shape: Shape, written: bool) -> bool:
     return (written or name == "c5_prefill") and (shape == MAIN_SHAPE or shape not in SHAPES)
 
 
-def forms_of(step: Step, shape: Shape) -> Iterator[IndexSpec]:
-    """The step's spec; for a table also the plan and the mapping that store the same tokens."""
-    yield step.index_spec
+def forms_of(step: Step, shape: Shape) -> Iterator[Step]:
+    """The step; of a table also with the plan and the mapping that store the same tokens."""
+    yield step
     if not isinstance(step.index_spec, BlockTable):
         return
     slots = np.full(step.num_tokens, PAD, np.int32)
@@ -106,8 +106,8 @@ def forms_of(step: Step, shape: Shape) -> Iterator[IndexSpec]:
             chunks[-1][3] += 1
         else:
             chunks.append([token, block, offset, 1])
-    yield ChunkPlan(np.array(chunks, np.int32).reshape(-1, 4))
-    yield SlotMapping(slots)
+    yield Step(ChunkPlan(np.array(chunks, np.int32).reshape(-1, 4)), step.num_tokens)
+    yield Step(SlotMapping(slots), step.num_tokens)
 
 
 def problem(

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 
@@ -18,62 +17,50 @@ from .crossing import forms_of, pattern_of, problem
 from .guarded_cache import LAYOUTS, Shape
 from .problem import Problem
 from .scenarios import example_steps
-from .steps import Step, mapping, plan_of, table
+from .steps import mapping, plan_of, table
 
 FLOATS = ("f32", "f16", "bf16", "f8e4m3fn", "f8e5m2")
+VLLM = "https://github.com/vllm-project/vllm/issues/"
+FLASHINFER = "https://github.com/flashinfer-ai/flashinfer/issues/"
 
 
 def memory_cases() -> Iterator[Case]:
-    """Layouts, sizes and bits: what depends on memory rather than on the index spec."""
+    """Layouts and sizes: what depends on memory rather than on the index spec."""
     n, h, s, d = MAIN_SHAPE
     step = table([[n - 1, 0, 2], [3, 1, PAD]], [s - 1, 0], [s + 2, 3])
-    for spec in forms_of(step, MAIN_SHAPE):
-        form, one = spec.form, Step(spec, step.num_tokens)
-        for layout in LAYOUTS[1:]:
-            kv_heads = 1 if layout == "lone_head" else h
-            yield _case(
-                f"c20_cache_{layout}/{form}",
-                f"a cache that lies {layout} in memory",
-                partial(problem, (n, kv_heads, s, d), "bf16", one, layout),
-                quick=True,
-                link="https://github.com/flashinfer-ai/flashinfer/issues/527",
-            )
-        for layout in ("fused_qkv", "expanded_heads", "every_other_token"):
-            yield _case(
-                f"c20_states_{layout}/{form}",
-                f"states that lie {layout} in memory",
-                partial(_strided_states, one, layout),
-                link="https://github.com/flashinfer-ai/flashinfer/issues/588",
-            )
+    for one in forms_of(step, MAIN_SHAPE):
+        made = problem(MAIN_SHAPE, MAIN_DTYPE, one)
         about = "inputs keep their bits; a store in place returns the cache it was given"
-        build = partial(problem, MAIN_SHAPE, "bf16", one)
-        yield _case(f"c17_inputs/{form}", about, build, quick=True)
+        yield _case("c17_inputs", about, made, quick=True, names_dtype=False)
+        for layout in LAYOUTS[1:]:
+            about = f"a cache that lies {layout} in memory"
+            shape, link = (n, 1 if layout == "lone_head" else h, s, d), FLASHINFER + "527"
+            laid = problem(shape, MAIN_DTYPE, one, layout)
+            name = f"c20_cache_{layout}"
+            yield _case(name, about, laid, quick=True, link=link, names_dtype=False)
+        for layout in ("fused_qkv", "expanded_heads", "every_other_token"):
+            about = f"states that lie {layout} in memory"
+            laid, link = replace(made, states=_laid(made.states, layout)), FLASHINFER + "588"
+            yield _case(f"c20_states_{layout}", about, laid, link=link, names_dtype=False)
     holes = table([[n - 1, 0, 2], [3, 1, PAD]], [s - 1, 2 * s - 1], [s + 2, 3])
-    for spec, dtype in itertools.product(forms_of(holes, MAIN_SHAPE), ("f32", "bf16")):
-        build = partial(problem, MAIN_SHAPE, dtype, Step(spec, holes.num_tokens))
-        name, about = f"{spec.form}/{dtype}", "cotangents of the cache and of the states"
-        quick = dtype == "f32" and spec is holes.index_spec
-        yield _case(f"c22_vjp/{name}", about, build, kind="vjp", quick=quick)
+    for one, dtype in itertools.product(forms_of(holes, MAIN_SHAPE), ("f32", "bf16")):
+        made, quick = problem(MAIN_SHAPE, dtype, one), dtype == "f32" and one is holes
+        about = "cotangents of the cache and of the states"
+        yield _case("c22_vjp", about, made, kind="vjp", quick=quick)
         about = "the rows read back, zeros for tokens that are not stored"
-        yield _case(f"c16_load/{name}", about, build, kind="load")
-    yield from _transfer_cases()
+        yield _case("c16_load", about, made, kind="load")
     plan = plan_of((0, 1, 0, 2 * s), (2 * s, 2, 0, s), num_tokens=3 * s)
-    yield _case(
-        "c13_plan_for_another_block_size/chunks/bf16",
-        "a plan made for blocks of twice the size",
-        partial(problem, MAIN_SHAPE, "bf16", plan),
-        link="https://github.com/vllm-project/vllm/issues/51031",
-    )
-    many = mapping(70_000, 65_535, 65_536, 70_001, 0)
-    build = partial(problem, (2_334, 1, 30, 1), "f32", many)
+    made, about = problem(MAIN_SHAPE, MAIN_DTYPE, plan), "a plan made for blocks of twice the size"
+    yield _case("c13_plan_for_another_block_size", about, made, link=VLLM + "51031")
     before = "c16_head_dim_1/{}/f32"
-    yield _case("c5_many_slots/slots/f32", "slots past 65,536", build, before=before)
+    many = problem((2_334, 1, 30, 1), "f32", mapping(70_000, 65_535, 65_536, 70_001, 0))
+    yield _case("c5_many_slots", "slots past 65,536", many, before=before)
     far = plan_of((0, 65_536, 0, 1), (1, 3, 0, 1), num_tokens=2)
-    build = partial(problem, (70_000, 1, 1, 1), "f32", far)
-    yield _case("c5_many_blocks/chunks/f32", "blocks past 65,536", build, before=before)
+    many = problem((70_000, 1, 1, 1), "f32", far)
+    yield _case("c5_many_blocks", "blocks past 65,536", many, before=before)
 
 
-def _transfer_cases() -> Iterator[Case]:
+def transfer_cases() -> Iterator[Case]:
     """Rows that come from another cache, or from another place in the one that is written."""
     n, h, s, d = MAIN_SHAPE
     halves = 2 * n, h, s // 2, d
@@ -90,92 +77,71 @@ def _transfer_cases() -> Iterator[Case]:
         ("c17_transfer_up", "each token to the next slot", high, low, None),
         ("c17_transfer_down", "each token to the slot before", low, high, None),
     ):
-        one = problem(MAIN_SHAPE, MAIN_DTYPE, to)
-        build = partial(replace, one, source=(source.index_spec, shape))
-        case_id = f"{name}/{to.index_spec.form}/{MAIN_DTYPE}"
-        yield _case(case_id, about, build, kind="transfer", quick=True)
+        made = replace(problem(MAIN_SHAPE, MAIN_DTYPE, to), source=(source.index_spec, shape))
+        yield _case(name, about, made, kind="transfer", quick=True)
 
 
 def bit_cases() -> Iterator[Case]:
     """Dtypes, head sizes and bits: a row arrives whole, whatever its bits mean (C16)."""
     n, h, s, _ = MAIN_SHAPE
-    main = f"c5_prefill/{{}}/{MAIN}"
-    prefill = example_steps(n, s)["c5_prefill"]
     sizes = {(size, MAIN_DTYPE) for size in HEAD_DIMS}
     sizes |= {(shape[3], dtype) for shape, dtype in SHAPES.items() if shape[3] in HEAD_DIMS}
-    for spec in forms_of(prefill, MAIN_SHAPE):
-        form, step = spec.form, Step(spec, prefill.num_tokens)
-        for dtype in DTYPES:
-            build = partial(problem, MAIN_SHAPE, dtype, step)
-            if dtype != MAIN_DTYPE:
-                about = "a dtype is only a size: bits move, whatever they mean"
-                yield _case(f"c16_dtype/{form}/{dtype}", about, build, before=main)
-        for head_dim, dtype in sorted(sizes):
-            yield _case(
-                f"c16_head_dim_{head_dim}/{form}/{dtype}",
-                "a row of any length, whole, and not a column more",
-                partial(problem, (n, h, s, head_dim), dtype, step),
-                link="https://github.com/vllm-project/vllm/issues/45466",
-            )
+    for step in forms_of(example_steps(n, s)["c5_prefill"], MAIN_SHAPE):
+        about = "a dtype is only a size: bits move, whatever they mean"
+        for dtype in DTYPES.keys() - {MAIN_DTYPE}:
+            made = problem(MAIN_SHAPE, dtype, step)
+            yield _case("c16_dtype", about, made, before=f"c5_prefill/{{}}/{MAIN}")
+        about = "a row of any length, whole, and not a column more"
+        for head_dim, dtype in sizes:
+            made = problem((n, h, s, head_dim), dtype, step)
+            yield _case(f"c16_head_dim_{head_dim}", about, made, link=VLLM + "45466")
     yield from payload_cases(MAIN_SHAPE)
+    about = "every pattern of 8 and 16 bits, stored and left alone"
     for dtype in DTYPES:
-        yield _case(
-            f"c16_every_bit_pattern/slots/{dtype}",
-            "every pattern of 8 and 16 bits, stored and left alone",
-            partial(_every_bit_pattern, dtype),
-            quick=dtype in ("bf16", "i8"),
-        )
+        made, quick = _every_bit_pattern(dtype), dtype in ("bf16", "i8")
+        yield _case("c16_every_bit_pattern", about, made, quick=quick)
 
 
 def payload_cases(shape: Shape) -> Iterator[Case]:
     """Rows with NaN payloads in a cache with others, in each float dtype and form."""
-    step = example_steps(shape[0], shape[2])["c5_prefill"]
-    for spec, dtype in itertools.product(forms_of(step, shape), FLOATS):
-        one = Step(spec, step.num_tokens)
-        yield _case(
-            f"c16_nan_payloads/{spec.form}/{dtype}",
-            "NaN payloads, stored and left alone",
-            partial(problem, shape, dtype, one, payloads=True),
-            quick=dtype == MAIN_DTYPE,
-        )
+    prefill = example_steps(shape[0], shape[2])["c5_prefill"]
+    about = "NaN payloads, stored and left alone"
+    for step, dtype in itertools.product(forms_of(prefill, shape), FLOATS):
+        made = problem(shape, dtype, step, payloads=True)
+        yield _case("c16_nan_payloads", about, made, quick=dtype == MAIN_DTYPE)
 
 
 def _case(
-    case_id: str,
+    name: str,
     about: str,
-    build: Callable[[], Problem],
+    made: Problem,
     *,
     before: str = "",
     kind: CaseKind = "store",
     quick: bool = False,
     link: str | None = None,
+    names_dtype: bool = True,
 ) -> Case:
     """A case whose subject its name tells, and before which stands a plain one of its dtype."""
-    made = build()
-    spec, base = made.index_spec, before.format(made.index_spec.form)
-    clauses, controls = standing(
-        subject_of(case_id),
-        spec,
-        made.cache_shape,
-        len(made.states),
-        base or plain(spec.form, short_name(made.dtype)),
-    )
-    return Case(case_id, clauses, about, build, kind, link, quick, controls=controls)
+    spec, dtype = made.index_spec, short_name(made.dtype)
+    base = before.format(spec.form) or plain(spec.form, dtype)
+    subject, num_tokens = subject_of(name), len(made.states)
+    clauses, controls = standing(subject, spec, made.cache_shape, num_tokens, base)
+    case_id = f"{name}/{spec.form}" + (f"/{dtype}" if names_dtype else "")
+    return Case(case_id, clauses, about, lambda: made, kind, link, quick, controls=controls)
 
 
-def _strided_states(step: Step, layout: str) -> Problem:
-    base = problem(MAIN_SHAPE, "bf16", step)
-    num_tokens, kv_heads, head_dim = base.states.shape
+def _laid(states: np.ndarray, layout: str) -> np.ndarray:
+    """States of a shape that lie in a larger tensor, or in a smaller one."""
+    num_tokens, kv_heads, head_dim = states.shape
     if layout == "fused_qkv":
         shape = (num_tokens, 3 * kv_heads, head_dim)
-        states = pattern_of(shape, base.dtype)[:, kv_heads : 2 * kv_heads]
-    elif layout == "expanded_heads":
-        # Like broadcast_to, but writable: torch knows no read-only memory.
-        strides = (base.states.strides[0], 0, base.states.strides[2])
-        states = np.ndarray(base.states.shape, base.dtype, base.states, strides=strides)
-    else:
-        states = pattern_of((2 * num_tokens, kv_heads, head_dim), base.dtype)[::2]
-    return Problem(MAIN_SHAPE, base.dtype, states, step.index_spec)
+        return pattern_of(shape, states.dtype)[:, kv_heads : 2 * kv_heads]
+    if layout == "every_other_token":
+        return pattern_of((2 * num_tokens, kv_heads, head_dim), states.dtype)[::2]
+    # Like broadcast_to, but writable: torch knows no read-only memory.
+    strides = (states.strides[0], 0, states.strides[2])
+    return np.ndarray(states.shape, states.dtype, states, strides=strides)
 
 
 def _every_bit_pattern(dtype: str) -> Problem:

@@ -27,7 +27,8 @@ def recorded_cases() -> Iterator[Case]:
             "decode": (table([[7, 2], [9, 0], [1, 3], [6, 4]], [15, 16, 3, 17]), decode),
         }
         for name, (step, states) in steps.items():
-            for spec in forms_of(step, shape):
+            for one in forms_of(step, shape):
+                spec = one.index_spec
                 base = before_shape(spec.form, short_name(states.dtype), shape)
                 clauses, controls = standing("C5", spec, shape, len(states), base)
                 yield Case(

@@ -56,7 +56,7 @@ ABOUT = {
 """What a name does not say."""
 
 
-def about(name: str) -> str:
+def about_of(name: str) -> str:
     """A scenario in a sentence."""
     return ABOUT.get(name, name.partition("_")[2].replace("_", " "))
 

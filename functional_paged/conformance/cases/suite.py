@@ -16,11 +16,11 @@ from .controls import MAIN_DTYPE, MAIN_SHAPE, SHAPES, plain, shape_name
 from .crossing import cases_of, forms_of, problem
 from .guarded_cache import Shape
 from .invalid import invalid_cases
-from .memory import bit_cases, memory_cases
+from .memory import bit_cases, memory_cases, transfer_cases
 from .quantised import codec_cases
 from .recorded import recorded_cases
 from .scenarios import example_steps
-from .steps import Step, table
+from .steps import table
 
 EVERY_DTYPE = ("c5_decode", "c8_hole", "c13_chunks", "c14_negative_slots")
 """Scenarios that run in each dtype; what a dtype breaks does not depend on the clause."""
@@ -31,8 +31,8 @@ _ID_OF_A_SHAPE = re.compile(r"[^/]+/[^/]+/(\w+)/n(\d+)_h(\d+)_s(\d+)_d(\d+)")
 @functools.cache
 def all_cases() -> tuple[Case, ...]:
     """Every case, in the order of the clauses."""
-    parts = (_scenario_cases(), invalid_cases(), memory_cases(), bit_cases(), recorded_cases())
-    cases = itertools.chain(*parts, codec_cases())
+    parts = (invalid_cases, memory_cases, transfer_cases, bit_cases, recorded_cases, codec_cases)
+    cases = itertools.chain(_scenario_cases(), *(part() for part in parts))
     return tuple(sorted(cases, key=lambda case: (clause_order(case.clauses[0]), case.id)))
 
 
@@ -48,15 +48,15 @@ def large_cases() -> tuple[Case, ...]:
     step = table([[shape[0] - 1, 0, shape[0] - 2]], [shape[2] - 1], [shape[2] + 2])
     return tuple(
         Case(
-            f"c19_last_block/{spec.form}/i8/{shape_name(shape)}",
+            f"c19_last_block/{one.index_spec.form}/i8/{shape_name(shape)}",
             ("C19",),
             "element offsets past 2**31",
-            functools.partial(problem, shape, "i8", Step(spec, step.num_tokens)),
+            functools.partial(problem, shape, "i8", one),
             kind="large",
             link="https://github.com/vllm-project/vllm/issues/1486",
-            controls=(plain(spec.form, "i8"),),
+            controls=(plain(one.index_spec.form, "i8"),),
         )
-        for spec in forms_of(step, shape)
+        for one in forms_of(step, shape)
     )
 
 
