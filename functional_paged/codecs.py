@@ -174,7 +174,9 @@ class Codec:
     def _absmax_scale(self, xp: Any, number: Array) -> Array:
         """The scale of each group, from its finite numbers (Q5, Q7)."""
         sizes = xp.where(xp.isfinite(number), xp.abs(number), 0.0)
-        absmax = xp.max(sizes, axis=_SHARED[self.group], keepdims=True)
+        shared = _SHARED[self.group]
+        reduce = xp.sum if any(number.shape[axis] == 0 for axis in shared) else xp.max  # none: 0
+        absmax = reduce(sizes, axis=shared, keepdims=True)
         # A division by something that is chosen, as in `encode`.
         scale = absmax / xp.where(absmax > 0, self.high, xp.ones_like(absmax))
         scale = xp.where(scale > self.floor, scale, self.floor)

@@ -423,6 +423,14 @@ def test_nothing_waits_for_a_device() -> None:
 
 
 @pytest.mark.parametrize("codec", [INT8_PER_TOKEN_HEAD, FP8_E4M3_PER_TOKEN_HEAD], ids=str)
+def test_q7_the_absmax_of_nothing_is_zero(codec: Codec) -> None:
+    for to in (np.asarray, jnp.asarray, torch.from_numpy):
+        payload, scale = codec.encode(to(np.zeros((3, 2, 0), np.float32)))
+        assert payload.shape == (3, 2, 0)
+        np.testing.assert_array_equal(np.asarray(scale), np.full((3, 2, 1), codec.floor, "f4"))
+
+
+@pytest.mark.parametrize("codec", [INT8_PER_TOKEN_HEAD, FP8_E4M3_PER_TOKEN_HEAD], ids=str)
 def test_q7_absmax(codec: Codec) -> None:
     floor = np.float32(codec.floor)
     for absmax in (0, 1e-30, codec.high * floor, np.float32(0.7), 3e38):
