@@ -46,6 +46,21 @@ def at_leaf(path: Path, check: Callable[..., object], *arguments: object) -> Non
         raise SpecError(error.clause, f"{error.message}, in leaf {where}") from error
 
 
+def check_axes(
+    sizes: tuple[int | str, ...], is_index: bool = False, /, **tensors: torch.Tensor
+) -> None:
+    """Check the kind of each tensor, its sizes, of which a name is any (C1), and indices for C4."""
+    for name, tensor in tensors.items():
+        internal.check_kind(internal.TORCH_STORE, name, tensor)
+        if is_index and tensor.dtype != torch.int32:
+            got = str(tensor.dtype).removeprefix("torch.")
+            raise SpecError("C4", f"{name} must be int32, got {got}")
+        shape = tuple(tensor.shape)
+        wrong = [s for s, got in zip(sizes, shape, strict=False) if s != got and type(s) is not str]
+        if wrong or len(shape) != len(sizes):
+            raise SpecError("C1", f"{name} must be ({', '.join(map(str, sizes))}), got {shape}")
+
+
 def check_memory(name: str, tensor: torch.Tensor) -> None:
     """Check that no two elements of a tensor share memory, which has them as they are read: C20."""
     # What traces can't ask for these bits; there torch refuses in its own words.

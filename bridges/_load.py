@@ -55,6 +55,7 @@ def load_single(
     for leaf in caches.values():
         internal.check_cache(internal.TORCH_STORE, leaf)
     if not caches:
+        paired("cache", cache, "out", () if out is None else out)
         return cache if out is None else out
     num_tokens = _num_tokens(given, num_tokens, out)
     if isinstance(given, StorePlan):

@@ -87,7 +87,7 @@ class BlockAllocator:
         blocks = row.blocks[: self._blocks_of(row.length)]
         return self._enter(Row(row.tokens[: row.length], blocks, row.length))
 
-    def reserve(self, counts: Mapping[Row, int]) -> list[tuple[int, int]]:
+    def reserve(self, counts: Mapping[Row, SupportsIndex]) -> list[tuple[int, int]]:
         """Give rows the blocks that their next tokens need and they don't have yet.
 
         Args:
@@ -98,9 +98,10 @@ class BlockAllocator:
 
         Raises:
           OutOfBlocks: free blocks are too few.
-          ValueError: a row was released. Nothing has changed in either case.
+          SpecError: C1, a count that is none.
+          ValueError: a row was released. Nothing has changed in any case.
         """
-        self._check(*counts)
+        counts = self._checked(counts)
         growing = [(row, row.length // self.block_size) for row in counts if counts[row] > 0]
         begun = Counter(row.blocks[at] for row, at in growing if at < len(row.blocks))
         # Of the rows that leave a block, the last one may keep it.
@@ -119,11 +120,12 @@ class BlockAllocator:
                 row.blocks.append(self._take())
         return copies
 
-    def append(self, counts: Mapping[Row, int]) -> None:
+    def append(self, counts: Mapping[Row, SupportsIndex]) -> None:
         """Note that as many next tokens of each row are stored as were reserved."""
+        counts = self._checked(counts)
         for row, count in counts.items():
             room = len(row.blocks) * self.block_size - row.length
-            if not 0 <= count <= room:
+            if count > room:
                 raise ValueError(f"a row must have reserved {count} tokens, got room for {room}")
         for row, count in counts.items():
             row.length += count
@@ -148,6 +150,10 @@ class BlockAllocator:
 
     def _blocks_of(self, length: int) -> int:
         return -(-length // self.block_size)
+
+    def _checked(self, counts: Mapping[Row, SupportsIndex]) -> dict[Row, int]:
+        self._check(*counts)
+        return {row: as_size("count", count) for row, count in counts.items()}
 
     def _check(self, *rows: Row) -> None:
         if not all(row in self.rows for row in rows):

@@ -12,6 +12,7 @@ from functional_paged import PAD, BlockTable, SlotMapping, to_slots
 from functional_paged.internal import Integer, Shaped
 
 from ._backend import StorePlan
+from ._fit import check_axes
 from ._load import load_single, transfer_
 from ._plan import plan
 from ._store import store_single_
@@ -123,6 +124,7 @@ class PagedCache(stock.Cache):
         Args:
           attention_mask: the prompts'. Columns after its last are tokens.
         """
+        check_axes(("batch", "columns"), attention_mask=attention_mask)
         for row in list(self.allocator.rows):
             self.allocator.release(row)
         self._mask = attention_mask.bool().numpy(force=True)
@@ -153,8 +155,8 @@ class PagedCache(stock.Cache):
         if not tokens:
             raise ValueError("tokens must be of at least one row, got none")
         ids = np.concatenate(list(tokens.values()))
-        if ids.dtype.kind not in "iu":
-            raise ValueError(f"tokens must be integers, got {ids.dtype}")
+        if ids.dtype.kind not in "iu" or ids.ndim > 1:
+            raise ValueError(f"tokens must be integers, got {ids.dtype} of {ids.ndim} axes")
         counts = np.array([len(new) for new in tokens.values()])
         is_token, is_new = (
             np.arange(lengths.max()) >= lengths.max() - lengths[:, None]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import torch
 
-from functional_paged import SlotMapping, SpecError
+from functional_paged import SlotMapping, SpecError, internal
 from functional_paged.codecs import FP8_E4M3, FP8_E5M2, Codec
 from functional_paged.internal import Integer, Shaped
 
+from ._encode import encoded
+from ._fit import check_axes
 from ._store import store_single_
 
 _CODECS: dict[str, Codec | None] = {
@@ -54,11 +56,14 @@ def reshape_and_cache_flash(
       >>> cache.flatten().tolist()
       [0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 2.0]
     """
-    for name, cache in (("key_cache", key_cache), ("value_cache", value_cache)):
-        _check_axes(name, cache, "num_blocks, block_size, kv_heads, head_dim")
-    caches = {"key": key_cache.transpose(1, 2), "value": value_cache.transpose(1, 2)}
-    states, scales = {"key": key, "value": value}, {"key": k_scale, "value": v_scale}
-    _store(caches, states, slot_mapping, kv_cache_dtype, scales)
+    axes = ("num_blocks", "block_size", "kv_heads", "head_dim")
+    check_axes(axes, key_cache=key_cache, value_cache=value_cache)
+    _store(
+        slot_mapping,
+        kv_cache_dtype,
+        key=(key, key_cache.transpose(1, 2), k_scale),
+        value=(value, value_cache.transpose(1, 2), v_scale),
+    )
 
 
 def reshape_and_cache(
@@ -89,52 +94,47 @@ def reshape_and_cache(
     Raises:
       SpecError, BackendUnsupported: as there; C20 for keys whose axes of a head lie apart.
     """
-    _check_axes("key", key, "num_tokens, kv_heads, head_dim")
-    _check_axes("key_cache", key_cache, "num_blocks, kv_heads, head_dim / x, block_size, x")
-    _check_axes("value_cache", value_cache, "num_blocks, kv_heads, head_dim, block_size")
+    check_axes(("num_blocks", "kv_heads", "head_dim / x", "block_size", "x"), key_cache=key_cache)
+    check_axes(("num_blocks", "kv_heads", "head_dim", "block_size"), value_cache=value_cache)
     num_blocks, kv_heads, pieces, block_size, x = key_cache.shape
-    if tuple(key.shape[1:]) != (kv_heads, pieces * x):
-        raise SpecError(
-            "C1",
-            f"key.shape[1:] must equal (kv_heads, head_dim) = {(kv_heads, pieces * x)} of "
-            f"key_cache, got {tuple(key.shape[1:])}",
-        )
-    if kv_heads > 1 and key_cache.stride(1) != pieces * key_cache.stride(2):
+    check_axes(("num_tokens", kv_heads, pieces * x), key=key)
+    if min(kv_heads, pieces) > 1 and key_cache.stride(1) != pieces * key_cache.stride(2):
         raise SpecError(
             "C20",
             "key_cache must have heads of head_dim / x pieces one after the other, got strides "
             f"{key_cache.stride()}",
         )
     # A piece of a head is a head of its own, of x elements.
-    keys = key_cache.view(num_blocks, kv_heads * pieces, block_size, x)
-    caches = {"key": keys, "value": value_cache.transpose(2, 3)}
-    states = {"key": key.reshape(-1, kv_heads * pieces, x), "value": value}
-    k_scale = k_scale if k_scale.numel() == 1 else k_scale.repeat_interleave(pieces)
-    _store(caches, states, slot_mapping, kv_cache_dtype, {"key": k_scale, "value": v_scale})
+    keys = key.reshape(len(key), kv_heads * pieces, x)
+    blocks = key_cache.view(num_blocks, kv_heads * pieces, block_size, x)
+    if isinstance(k_scale, torch.Tensor) and k_scale.numel() != 1:
+        k_scale = k_scale.repeat_interleave(pieces)
+    _store(
+        slot_mapping,
+        kv_cache_dtype,
+        key=(keys, blocks, k_scale),
+        value=(value, value_cache.transpose(2, 3), v_scale),
+    )
 
 
 def _store(
-    caches: dict[str, torch.Tensor],
-    states: dict[str, torch.Tensor],
     slots: torch.Tensor,
     kv_cache_dtype: str,
-    scales: dict[str, torch.Tensor],
+    **sides: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
 ) -> None:
-    if kv_cache_dtype not in _CODECS:
+    """Store each side's states in its cache, by its scale."""
+    if kv_cache_dtype not in list(_CODECS):
         raise SpecError(
             "C2", f"kv_cache_dtype must be one of {', '.join(_CODECS)}, got {kv_cache_dtype!r}"
         )
+    caches = {name: cache for name, (_, cache, _) in sides.items()}
+    states = {name: rows for name, (rows, _, _) in sides.items()}
     spec, codec = SlotMapping(slots), _CODECS[kv_cache_dtype]
     if codec is not None:
-        for side, cache in caches.items():
-            payload, scale = codec.encode(states[side], scales[side].reshape(-1, 1))
-            payload = payload.view(torch.uint8) if cache.dtype == torch.uint8 else payload
-            states, spec = {**states, side: payload}, codec.guarded(spec, scale)
+        for name, (_, _, scale) in sides.items():
+            internal.check_kind(internal.TORCH_STORE, f"{name[0]}_scale", scale)
+        given = {name: (rows, scale.reshape(-1, 1)) for name, (rows, _, scale) in sides.items()}
+        payloads, spec = encoded(codec, spec, **given)
+        for (name, cache), payload in zip(caches.items(), payloads, strict=True):
+            states[name] = payload.view(torch.uint8) if cache.dtype == torch.uint8 else payload
     store_single_(caches, states, spec)
-
-
-def _check_axes(name: str, tensor: torch.Tensor, axes: str) -> None:
-    if not isinstance(tensor, torch.Tensor):
-        raise SpecError("C3", f"{name} must be a torch tensor, got {type(tensor).__name__}")
-    if tensor.ndim != axes.count(",") + 1:
-        raise SpecError("C1", f"{name} must have the axes ({axes}), got {tuple(tensor.shape)}")

@@ -217,12 +217,11 @@ def test_a_released_row_and_one_of_another_allocator_are_refused():
     row, stranger = stored(blocks, [1, 2, 3]), other.add([1])
     blocks.release(row)
     before = state(blocks)
+    by_count = [lambda row, call=call: call({row: 0}) for call in (blocks.reserve, blocks.append)]
     for wrong in (row, stranger):
-        for call in (blocks.release, blocks.fork, lambda wrong: blocks.reserve({wrong: 1})):
+        for call in (blocks.release, blocks.fork, *by_count):
             with pytest.raises(ValueError, match="got one that is not or was released"):
                 call(wrong)
-    with pytest.raises(ValueError, match="must have reserved 1 tokens, got room for 0"):
-        blocks.append({row: 1})
     assert state(blocks) == before
 
 
@@ -233,8 +232,10 @@ def test_more_than_was_reserved_is_refused():
     before = state(blocks)
     with pytest.raises(ValueError, match="must have reserved 3 tokens, got room for 2"):
         blocks.append({rows[0]: 1, rows[1]: 3})
-    with pytest.raises(ValueError, match="must have reserved -1 tokens"):
-        blocks.append({rows[0]: -1})
+    for count in (-1, 1.5, True):
+        for call in (blocks.reserve, blocks.append):
+            with pytest.raises(SpecError, match="C1: count must be"):
+                call({rows[0]: 1, rows[1]: count})
     assert state(blocks) == before
 
 

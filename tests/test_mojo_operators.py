@@ -160,6 +160,8 @@ BAD = {
     "C3 device": lambda call: second(call, caches=lambda c: c.to("meta")),
     "C4": lambda call: call.index.__setitem__(2, call.index[2].long()),
     "C20": lambda call: second(call, caches=lambda c: c[:1].expand(4, -1, -1, -1)),
+    "C3 kind of states": lambda call: second(call, states=lambda s: s.numpy()),
+    "C20 sparse": lambda call: second(call, states=lambda s: s.to_sparse()),
     "C22": lambda call: second(call, states=lambda s: s.requires_grad_()),
 }
 NAMES = ["MojoStorePagedKVCache", "MojoStorePagedMLAKVCache", "MojoStorePagedKVCacheC8"]

@@ -176,6 +176,10 @@ BAD = {
         {"num_tokens": 12, "out": [torch.zeros(12, *ROW)]},
         "C1: out must have the tree of cache, got no leaf out",
     ),
+    "tree of out for no cache": (
+        {"cache": (), "out": (torch.zeros(12, *ROW),)},
+        "C1: cache must have the tree of out, got no leaf cache[0]",
+    ),
     "grad": (
         {"cache": torch.zeros(SHAPE, requires_grad=True)},
         "C22: cache must not require grad, since a store in place has no derivative; call it "

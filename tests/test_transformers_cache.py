@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -276,6 +277,17 @@ def test_tokens_that_a_row_cannot_store_are_refused(begun, tokens, message):
     with pytest.raises(ValueError, match=message):
         cache.step({row: tokens})
     assert cache.step({row: [4, 5, 6]})["input_ids"].tolist() == [[4, 5, 6]]
+
+
+def test_ids_of_two_axes_and_a_mask_of_one_are_refused_and_nothing_changes(begun):
+    _, cache, row = begun
+    other = cache.allocator.add()
+    with pytest.raises(ValueError, match="must be integers, got int64 of 2 axes"):
+        cache.step({other: [[1, 2]]})
+    for mask in (torch.ones(3), np.ones((1, 3))):
+        with pytest.raises(SpecError, match="attention_mask must be"):
+            cache.begin(mask)
+    assert (other.blocks, list(cache.allocator.rows)) == ([], [row, other])
 
 
 def test_a_step_of_no_row_or_of_a_released_one_is_refused(begun):

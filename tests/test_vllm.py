@@ -135,6 +135,17 @@ def test_c20_keys_and_values_of_one_buffer():
     np.testing.assert_array_equal(as_bits(buffer), as_bits(expected))
 
 
+def test_c18_keys_without_a_head_and_c20_a_head_of_one_piece_with_any_stride():
+    given = call("paged", "bf16", key_cache=torch.zeros(N, H, 2, S, D).bfloat16()[:, :, :1])
+    vllm.reshape_and_cache(**given)
+    np.testing.assert_array_equal(
+        as_numpy(given["key_cache"][0, :, 0, 3]), as_numpy(given["key"][2])
+    )
+    none = {"key": torch.zeros(T, 0, D), "key_cache": torch.zeros(N, 0, D // X, S, X)}
+    none |= {"value": torch.zeros(T, 0, V), "value_cache": torch.zeros(N, 0, V, S)}
+    vllm.reshape_and_cache(**call("paged", "bf16", **none))
+
+
 BAD = {
     "another dtype": (
         "paged",
@@ -150,18 +161,17 @@ BAD = {
     "rank": (
         "flash",
         {"value_cache": torch.zeros(N, S, H)},
-        "C1: value_cache must have the axes (num_blocks, block_size, kv_heads, head_dim), "
-        "got (5, 4, 3)",
+        "C1: value_cache must be (num_blocks, block_size, kv_heads, head_dim), got (5, 4, 3)",
     ),
     "kind": (
         "flash",
         {"key_cache": np.zeros((N, S, H, D))},
-        "C3: key_cache must be a torch tensor, got ndarray",
+        "C3: key_cache must be a torch tensor for bridges.store_single_, got numpy.ndarray",
     ),
     "head_dim of keys": (
         "paged",
         {"key": torch.zeros(T, H, D - 1).bfloat16()},
-        "C1: key.shape[1:] must equal (kv_heads, head_dim) = (3, 16) of key_cache, got (3, 15)",
+        "C1: key must be (num_tokens, 3, 16), got (7, 3, 15)",
     ),
     "head_dim of values": (
         "paged",
@@ -189,6 +199,42 @@ BAD = {
         {"kv_cache_dtype": "fp8", "v_scale": torch.ones(1).double()},
         "Q2: scale must be float32, got float64",
     ),
+    "a scale that is no tensor": (
+        "paged",
+        {"kv_cache_dtype": "fp8", "v_scale": 1.0},
+        "C1: v_scale must be an array, got float",
+    ),
+    "several dtypes": (
+        "flash",
+        {"kv_cache_dtype": ["fp8"]},
+        "C2: kv_cache_dtype must be one of auto, fp8, fp8_e4m3, fp8_e5m2, got ['fp8']",
+    ),
+    "no slots": (
+        "flash",
+        {"kv_cache_dtype": "fp8", "slot_mapping": None},
+        "C4: slots must be an int32 array, got NoneType",
+    ),
+    "slots elsewhere": (
+        "flash",
+        {"kv_cache_dtype": "fp8", "slot_mapping": torch.from_numpy(SLOTS).to("meta")},
+        "C3: slots must be on the device of key = cpu, got meta",
+    ),
+    "sparse cache": (
+        "paged",
+        {"key_cache": torch.zeros(N, H, D // X, S, X).to_sparse()},
+        "C20: key_cache must be strided, got layout torch.sparse_coo",
+    ),
+    "sparse states": (
+        "flash",
+        {"kv_cache_dtype": "fp8", "value": torch.ones(T, H, V).to_sparse()},
+        "C20: value must be strided, got layout torch.sparse_coo",
+    ),
+    "grad": (
+        "flash",
+        {"kv_cache_dtype": "fp8", "value": torch.ones(T, H, V, requires_grad=True)},
+        "C22: value must not require grad, since a store in place has no derivative; call it under "
+        "torch.no_grad() or with value.detach(), or differentiate functional_paged.store_single",
+    ),
     "heads apart": (
         "paged",
         {"key_cache": torch.zeros(N, H, 2 * (D // X), S, X).bfloat16()[:, :, : D // X]},
@@ -210,7 +256,7 @@ def test_bad_input_is_refused_and_nothing_is_written(case):
         STORES[name](**given)
     assert str(error.value) == message
     for side, old in before.items():
-        if isinstance(old, torch.Tensor):
+        if isinstance(old, torch.Tensor) and not old.is_sparse:
             np.testing.assert_array_equal(as_numpy(given[side]), as_numpy(old))
 
 

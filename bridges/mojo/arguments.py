@@ -1,4 +1,4 @@
-"""mojo_opset's index arguments as index specs, and the checks that the bridges cannot make."""
+"""mojo_opset's index arguments as index specs."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any
 import torch
 
 from functional_paged import PAD, BlockTable, ChunkPlan, IndexSpec, SlotMapping, SpecError, internal
+
+from .._fit import check_axes
 
 _NAMES = ("block_table", "cu_q_lens", "context_kv_lens", "chunk_metadata", "slot_mapping")
 
@@ -31,8 +33,8 @@ def rows_of_contexts(block_tables: torch.Tensor, lengths: Any, offsets: Any) -> 
     given = {"context_lengths": lengths}
     if offsets is not None:
         given["context_seq_offset"] = offsets
-    check_arrays(("batch", "max_blocks_per_seq"), True, block_tables=block_tables)
-    check_arrays(block_tables.shape[:1], True, **given)
+    check_axes(("batch", "max_blocks_per_seq"), True, block_tables=block_tables)
+    check_axes(block_tables.shape[:1], True, **given)
     internal.check_devices({"block_tables": block_tables, **given})
     offsets = lengths.cumsum(0) - lengths if offsets is None else offsets
     ends = offsets + lengths
@@ -43,18 +45,3 @@ def rows_of_contexts(block_tables: torch.Tensor, lengths: Any, offsets: Any) -> 
         context_kv_lens=torch.stack([torch.full_like(lengths, PAD), lengths * 0], dim=1).flatten(),
         cu_q_lens=torch.cat([bounds.new_zeros(1), bounds]).int(),
     )
-
-
-def check_arrays(
-    sizes: tuple[int | str, ...], is_index: bool = False, /, **arrays: torch.Tensor
-) -> None:
-    """Check the kind of each array, its sizes, of which a name is any (C1), and indices for C4."""
-    for name, array in arrays.items():
-        internal.check_kind(internal.TORCH_STORE, name, array)
-        if is_index and array.dtype != torch.int32:
-            got = str(array.dtype).removeprefix("torch.")
-            raise SpecError("C4", f"{name} must be int32, got {got}")
-        shape = tuple(array.shape)
-        wrong = [s for s, got in zip(sizes, shape, strict=False) if s != got and type(s) is not str]
-        if wrong or len(shape) != len(sizes):
-            raise SpecError("C1", f"{name} must be ({', '.join(map(str, sizes))}), got {shape}")

@@ -10,11 +10,12 @@ from functional_paged import PAD, BlockTable, SlotMapping, internal
 from functional_paged.codecs import INT8_PER_CHANNEL
 from functional_paged.internal import Int32, Integer, Shaped
 
+from .._encode import encoded
+from .._fit import check_axes
 from .._load import load_single
 from .._plan import plan
 from .._store import store_single_
-from .._transforms import check_underived
-from .arguments import check_arrays, index_spec, rows_of_contexts
+from .arguments import index_spec, rows_of_contexts
 
 if TYPE_CHECKING:
     from .._backend import Backend
@@ -113,7 +114,7 @@ class MojoStorePagedMLAKVCache(_Store):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Write the rows of both tensors, or of none; returns the caches."""
         given = {"compressed_kv_states": compressed_kv_states, "k_pe_states": k_pe_states}
-        check_arrays(("num_tokens", "width"), **given)
+        check_axes(("num_tokens", "width"), **given)
         states = tuple(rows[:, None] for rows in given.values())
         spec = BlockTable(block_table, context_kv_lens, cu_q_lens)
         return store_single_((compressed_kv_cache, k_pe_cache), states, spec, backend=self.backend)
@@ -142,16 +143,14 @@ class MojoStorePagedKVCacheC8(_Store):
         Scales are made float32 (Q2). Where one is invalid by value, nothing is stored (Q6).
         """
         spec = index_spec(block_table, cu_q_lens, context_kv_lens, chunk_metadata, slot_mapping)
-        internal.check_index_spec(internal.TORCH_STORE, spec)
-        check_underived(key_states=key_states, value_states=value_states)
-        check_arrays(("kv_heads", "head_dim"), key_scale=key_scale, value_scale=value_scale)
-        payloads = []
-        for states, scale in ((key_states, key_scale), (value_states, value_scale)):
-            payload, scale = INT8_PER_CHANNEL.encode(states, scale.float())
-            internal.check_devices({"states": payload, **spec.arrays()})
-            spec = INT8_PER_CHANNEL.guarded(spec, scale)
-            payloads.append(payload)
-        return store_single_((key_cache, value_cache), (*payloads,), spec, backend=self.backend)
+        check_axes(("kv_heads", "head_dim"), key_scale=key_scale, value_scale=value_scale)
+        payloads, spec = encoded(
+            INT8_PER_CHANNEL,
+            spec,
+            key_states=(key_states, key_scale.float()),
+            value_states=(value_states, value_scale.float()),
+        )
+        return store_single_((key_cache, value_cache), payloads, spec, backend=self.backend)
 
 
 class MojoStoreLowrank(_Store):
@@ -170,7 +169,7 @@ class MojoStoreLowrank(_Store):
         What has a negative index, or one past the cache or its block, is not stored.
         """
         size = internal.as_size("token_num", token_num)
-        check_arrays((size,), True, block_idxs=block_idxs, token_idxs=token_idxs)
+        check_axes((size,), True, block_idxs=block_idxs, token_idxs=token_idxs)
         # Decode rows with one block each: token i of row i goes to position `token_idxs[i]`.
         spec = BlockTable(block_idxs[:, None], token_idxs)
         return store_single_(label_cache, key_lr, spec, backend=self.backend)
@@ -210,8 +209,8 @@ class MojoDequantFromPagedKVCache(torch.nn.Module):
         if all(argument is None for argument in sides[1]):
             del sides[1]
         for name, (out, _, scale) in zip(("key", "value"), sides, strict=False):
-            check_arrays(("num_tokens", "kv_heads", "head_dim"), **{name: out})
-            check_arrays(("kv_heads", "head_dim"), **{f"{name}_cache_scale": scale})
+            check_axes(("num_tokens", "kv_heads", "head_dim"), **{name: out})
+            check_axes(("kv_heads", "head_dim"), **{f"{name}_cache_scale": scale})
         spec = rows_of_contexts(block_tables, context_lengths, context_seq_offset)
         read = plan(spec, cache=key_cache, num_tokens=len(key), backend="torch")
         payloads = load_single([cache for _, cache, _ in sides], read)
