@@ -30,12 +30,9 @@ END_SECONDS = 10.0
 
 
 class Raised(Exception):
-    """An error that an adapter raised.
+    """An error that an adapter raised: what, where, which clause it names, if any.
 
-    Args:
-      words: its type, its text, and where it was raised.
-      clause: the clause that it names, or empty.
-      is_spec_error: whether it is a `SpecError`, which checks raise before anything runs.
+    A `SpecError` is told apart, since checks raise it before anything runs.
     """
 
     def __init__(self, words: str, clause: str, is_spec_error: bool):
@@ -136,12 +133,7 @@ def _exit_code(pid: int) -> int | None:
 
 
 def crash_in_words(code: int | None, stack: IO[bytes]) -> str:
-    """How a process ended that should have answered.
-
-    Args:
-      code: its status, negative for a signal; `None` if it has not ended.
-      stack: what faulthandler wrote.
-    """
+    """How a process ended that should have answered: `None` is not yet, negative a signal."""
     if code is None:
         return "crashed: the process closed the channel of its results"
     if code == 0:

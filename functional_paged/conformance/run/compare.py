@@ -75,11 +75,7 @@ def judge_store(
 ) -> Mismatch | None:
     """Compare what a store left behind with the reference, bit for bit.
 
-    Args:
-      problem: what was tried.
-      given: the guarded cache that the backend was given, as it is now.
-      before: its buffer as it was.
-      returned: what the backend returned: the given cache, or another array.
+    The cache is given as it is now, and its buffer as it was before.
     """
     original = given.view_in(before)
     expected = reference.store_single(original, problem.states, problem.index_spec)
@@ -125,12 +121,8 @@ def compare(
 ) -> Mismatch | None:
     """The first element whose bits are not as expected.
 
-    Args:
-      what: names the array.
-      actual: what came.
-      expected: what had to come.
-      original: what was there before: tells what was to be written from what was not.
-      clause: what an error tells of; that of a cache, its bits decide.
+    The original tells what was to be written. The clause is what an error tells of; that of a
+    cache, its bits decide.
     """
     wrong_type = _wrong_type(actual, expected, what)
     if wrong_type is not None:

@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NoReturn
 
 import numpy as np
@@ -62,6 +63,17 @@ class Trial:
             raise NoSuchMember(f"the adapter has no {member}")
         return method(*arguments)
 
+    def answer(
+        self,
+        member: str,
+        *arguments: Any,
+        spoil: Callable[[], None] = lambda: None,
+        read: Callable[[Any], Any] = np.asarray,
+    ) -> Any:
+        """What a method answers, as arrays; `spoil` its inputs before they are read."""
+        request = Request(lambda: self.call(member, *arguments), read=read)
+        return self.ask(request, lambda _: spoil())
+
     def seen(self, cache: np.ndarray) -> np.ndarray:
         """A cache as the adapter sees it, and the other way round."""
         is_swapped = traits_of(self.adapter).order == "NHD" and cache.ndim == 4
@@ -84,10 +96,6 @@ def _refuse(trial: Trial, member: str = "store") -> None:
         else:
             _raised_nothing(trial)
     raise refusals[-1]
-
-
-def _apart(trial: Trial) -> None:
-    _refuse(trial, "store_apart")
 
 
 def _transfer(trial: Trial) -> None:
@@ -130,14 +138,8 @@ def _answers(
     caches = [trial.seen(side.memory.cache) for side in sides]
     is_refusal = trial.case.kind in ("refuse", "apart")
 
-    def call() -> Any:
-        return store(*caches)
-
-    def outline(returned: Any) -> list[Any]:
-        return [side.outline(one) for side, one in zip(sides, returned, strict=True)]
-
-    def read(returned: Any) -> list[Any]:
-        return [side.read(one) for side, one in zip(sides, returned, strict=True)]
+    def each(of_side: Callable[[Side, Any], Any], returned: Any) -> list[Any]:
+        return [of_side(side, one) for side, one in zip(sides, returned, strict=True)]
 
     def between(outlines: list[Any]) -> None:
         for side, one in zip(sides, outlines, strict=True):
@@ -151,7 +153,8 @@ def _answers(
 
     kept: list[Any] = []
     try:
-        arrays = trial.ask(Request(call, outline, read), between)
+        ways = partial(each, Side.outline), partial(each, Side.read)
+        arrays = trial.ask(Request(partial(store, *caches), *ways), between)
     except (Raised, CaseUnsupported) as error:
         for side in sides:
             wrong = side.touched() or _changed(side.given)
@@ -176,9 +179,8 @@ def _check(trial: Trial) -> None:
 
 def _accept(trial: Trial) -> None:
     given, shape = Given(trial.problem), trial.problem.cache_shape
-    num_tokens = len(trial.problem.states)
-    call = Request(lambda: trial.call("check", given.index_spec, shape, num_tokens))
-    trial.ask(call, lambda _: _spoil(given))
+    asked = given.index_spec, shape, len(trial.problem.states)
+    trial.answer("check", *asked, spoil=lambda: _spoil(given), read=lambda _: None)
 
 
 def _load(trial: Trial) -> None:
@@ -186,13 +188,13 @@ def _load(trial: Trial) -> None:
     memory, num_tokens = problem.guarded_cache(traits_of(trial.adapter).order), len(problem.states)
     want = reference.load_single(memory.cache, problem.index_spec, num_tokens)
 
-    def between(_: None) -> None:
+    def spoil() -> None:
         _spoil(given)
         overwrite(memory.buffer)
 
-    cache = trial.seen(memory.cache)
-    call = Request(lambda: trial.call("load", cache, given.index_spec, num_tokens), read=np.asarray)
-    _demand(compare("loaded", trial.ask(call, between), want, np.zeros_like(want)))
+    asked = trial.seen(memory.cache), given.index_spec, num_tokens
+    loaded = trial.answer("load", *asked, spoil=spoil)
+    _demand(compare("loaded", loaded, want, np.zeros_like(want)))
 
 
 def _vjp(trial: Trial) -> None:
@@ -200,32 +202,21 @@ def _vjp(trial: Trial) -> None:
     cache = problem.guarded_cache(traits_of(trial.adapter).order).cache
     # Plain numbers: what arithmetic does to a NaN's payload is not what is tested.
     cotangent = (np.arange(cache.size) % 251 + 1).astype(problem.dtype).reshape(cache.shape)
-    copy = trial.seen(cotangent.copy())
-
-    def call() -> Any:
-        return trial.call("vjp", trial.seen(cache), given.states, given.index_spec, copy)
-
-    def read(pair: Any) -> tuple[np.ndarray, np.ndarray]:
-        d_cache, d_states = pair
-        return trial.seen(np.asarray(d_cache)), np.asarray(d_states)
-
-    d_cache, d_states = trial.ask(Request(call, read=read), lambda _: _spoil(given))
+    asked = trial.seen(cache), given.states, given.index_spec, trial.seen(cotangent.copy())
+    d_cache, d_states = trial.answer("vjp", *asked, spoil=lambda: _spoil(given), read=_pair)
     # C22: stored slots keep nothing of the old cache, and their tokens take it.
     zeros = np.zeros_like(problem.states)
     want_cache = reference.store_single(cotangent, zeros, problem.index_spec)
     want_states = reference.load_single(cotangent, problem.index_spec, len(zeros))
-    _demand(compare("d_cache", d_cache, want_cache, cotangent))
+    _demand(compare("d_cache", trial.seen(d_cache), want_cache, cotangent))
     _demand(compare("d_states", d_states, want_states, zeros))
 
 
 def _encode(trial: Trial) -> None:
     problem, given = trial.problem, Given(trial.problem)
     codec, scale = CODECS[problem.codec], copy.copy(problem.scale)
-    call = Request(
-        lambda: trial.call("encode", given.states, scale, problem.codec),
-        read=lambda pair: tuple(map(np.asarray, pair)),
-    )
-    payload, used = trial.ask(call, lambda _: _spoil(given, "Q9"))
+    asked = given.states, scale, problem.codec
+    payload, used = trial.answer("encode", *asked, spoil=lambda: _spoil(given, "Q9"), read=_pair)
     want_payload, want_scale = codec.encode(problem.states, problem.scale)
     # Where nothing is special about the states, a scale that is wrong is made in a wrong way.
     made = codec.scale == "absmax" and trial.case.clauses[0] not in ("Q4", "Q5", "Q8")
@@ -238,9 +229,8 @@ def _decode(trial: Trial) -> None:
     codec, name, dtype = CODECS[trial.problem.codec], trial.problem.codec, trial.problem.dtype
     pair = codec.encode(trial.problem.states, trial.problem.scale)
     want = codec.decode(*pair, dtype)
-    copies = tuple(map(np.copy, pair))
-    call = Request(lambda: trial.call("decode", *copies, name, dtype), read=np.asarray)
-    _demand(compare("states", trial.ask(call, lambda _: None), want, np.zeros_like(want)))
+    states = trial.answer("decode", *map(np.copy, pair), name, dtype)
+    _demand(compare("states", states, want, np.zeros_like(want)))
 
 
 def _large(trial: Trial) -> None:
@@ -249,12 +239,12 @@ def _large(trial: Trial) -> None:
     memory = walled(size, shared=False)[:size].view(problem.dtype)
     shape = trial.seen(np.broadcast_to(memory[:1], problem.cache_shape)).shape
     cache = memory.reshape(shape)
-    call = Request(
-        lambda: trial.call("store", cache, given.states, given.index_spec),
-        # Judged where it is: it is too large to be passed on.
-        read=lambda returned: judge_large(problem, trial.seen(np.asarray(returned))),
-    )
-    _demand(trial.ask(call, lambda _: _spoil(given)))
+
+    def read(returned: Any) -> Mismatch | None:  # judged where it is, too large to be passed on
+        return judge_large(problem, trial.seen(np.asarray(returned)))
+
+    asked = cache, given.states, given.index_spec
+    _demand(trial.answer("store", *asked, spoil=lambda: _spoil(given), read=read))
 
 
 def _small(trial: Trial) -> None:
@@ -276,6 +266,10 @@ def _small(trial: Trial) -> None:
 
 def _in_words(spec: IndexSpec) -> str:
     return ", ".join(f"{name} {array.tolist()}" for name, array in spec.arrays().items())
+
+
+def _pair(returned: Any) -> tuple[np.ndarray, ...]:
+    return tuple(map(np.asarray, returned))
 
 
 def _raised_nothing(trial: Trial) -> NoReturn:
@@ -303,7 +297,7 @@ def _spoil(given: Given, clause: str = "C17") -> None:
 JUDGES: dict[CaseKind, Callable[[Trial], None]] = {
     "store": _store,
     "refuse": _refuse,
-    "apart": _apart,
+    "apart": partial(_refuse, member="store_apart"),
     "check": _check,
     "accept": _accept,
     "load": _load,

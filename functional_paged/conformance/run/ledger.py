@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 from ..cases.case import Case
 from ..cases.suite import every_case, find_case
@@ -51,12 +52,7 @@ class Known:
 
 @dataclass(frozen=True)
 class Ledger:
-    """The known failures of one backend.
-
-    Attributes:
-      backend: the adapter's name.
-      known: the entries.
-    """
+    """The known failures of the backend whose adapter has a name."""
 
     backend: str
     known: tuple[Known, ...] = ()
@@ -124,24 +120,22 @@ def read_ledger(file: Path) -> Ledger:
       LedgerError: not TOML, or a field that is missing, empty, unknown or of the wrong kind.
     """
     try:
-        return _parsed(file.read_text("utf-8"))
+        fields = {"known": [], **tomllib.loads(file.read_text("utf-8"))}
+        if fields.keys() != {"backend", "known"} or not isinstance(fields["backend"], str):
+            raise LedgerError(f"a ledger must have backend and known, got {', '.join(fields)}")
+        return Ledger(fields["backend"], tuple(map(_entry, enumerate(fields["known"]))))
     except OSError as error:
         raise LedgerError(f"{file}: {error.strerror}") from error
     except ValueError as error:
         raise LedgerError(f"{file}: {error}") from error
 
 
-def _parsed(text: str) -> Ledger:
-    fields = {"known": [], **tomllib.loads(text)}
-    if fields.keys() != {"backend", "known"} or not isinstance(fields["backend"], str):
-        raise LedgerError(f"a ledger must have backend and known, got {', '.join(fields)}")
-    known = []
-    for number, entry in enumerate(fields["known"]):
-        try:
-            known.append(Known(**entry))
-        except (TypeError, LedgerError) as error:
-            raise LedgerError(f"known[{number}]: {error}") from None
-    return Ledger(fields["backend"], tuple(known))
+def _entry(numbered: tuple[int, Any]) -> Known:
+    number, entry = numbered
+    try:
+        return Known(**entry)
+    except (TypeError, LedgerError) as error:
+        raise LedgerError(f"known[{number}]: {error}") from None
 
 
 def draft_ledger(ledger: Ledger, results: Iterable[Result]) -> str:

@@ -69,11 +69,7 @@ class Worker:
         self._about: About | None = None
 
     def about(self) -> About:
-        """What the adapter says of itself, once it is loaded.
-
-        Raises:
-          BackendNotFound, WorkerEnded: it cannot load.
-        """
+        """What the adapter says of itself; `BackendNotFound`, `WorkerEnded` if it cannot load."""
         self._about = self._about or About(*self._answer(START_SECONDS))
         return self._about
 
@@ -83,11 +79,7 @@ class Worker:
         return self._about is not None and self._about.forks
 
     def ask(self, seconds: float, *request: Any) -> dict[str, Any]:
-        """Its answer to a request.
-
-        Raises:
-          WorkerEnded: none came within some seconds, or the process ended.
-        """
+        """Its answer to a request; `WorkerEnded` where none came in time."""
         with suppress(OSError):  # that it has ended is what the answer tells
             self._channel.send(request)
         return self._answer(seconds)

@@ -61,13 +61,7 @@ def run_backend(
 
 
 class Workers:
-    """Processes that have loaded one backend; the first starts at once.
-
-    A context, at whose end no process is left.
-
-    Args:
-      backend: as `find_adapter` takes it.
-    """
+    """Processes that have loaded one backend, the first at once; a context that leaves none."""
 
     def __init__(self, backend: str):
         self._backend = backend
@@ -84,11 +78,7 @@ class Workers:
             worker.close()
 
     def about(self) -> About:
-        """What the adapter says of itself, once it is loaded.
-
-        Raises:
-          BackendNotFound: the backend cannot load.
-        """
+        """What the adapter says of itself; `BackendNotFound` where it cannot load."""
         try:
             self._about = self._about or self._idle[0].about()
             return self._about

@@ -21,14 +21,8 @@ from .words import in_words
 
 
 def main(backend: str, channel_fd: str, stack_fd: str) -> None:
-    """Answer until the supervisor asks no more.
-
-    Args:
-      backend: as `find_adapter` takes it.
-      channel_fd: file descriptor of the channel. What the adapter forks or starts has it no more.
-      stack_fd: of a file for the stack of a crash.
-    """
-    for descriptor in (channel_fd, stack_fd):
+    """Answer on a channel until the supervisor asks no more; a crash's stack goes to a file."""
+    for descriptor in (channel_fd, stack_fd):  # what the adapter forks or starts has neither
         os.set_inheritable(int(descriptor), False)
     faulthandler.enable(int(stack_fd))
     channel = Connection(int(channel_fd))
