@@ -15,8 +15,7 @@ from rich.console import Console
 from functional_paged import PAD, BlockTable, ChunkPlan, IndexSpec, SlotMapping, explain
 from functional_paged._explain.cells import CELL_WIDTH
 from functional_paged._explain.model import Explanation, Fate
-from functional_paged._explain.svg import to_svg
-from functional_paged._explain.svg_document import STYLE
+from functional_paged._explain.svg import STYLE, to_svg
 from functional_paged._explain.text import render
 from functional_paged.conformance import strategies
 from tests.helpers import i32

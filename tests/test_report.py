@@ -19,7 +19,7 @@ from functional_paged.conformance import BackendRun, Case, Result, run_case
 from functional_paged.conformance.adapters.reference import ReferenceAdapter
 from functional_paged.conformance.cases.case import CaseKind
 from functional_paged.conformance.report import page as report_page
-from functional_paged.conformance.report.drawing import MOST_LINES, OUTCOMES, rows_of
+from functional_paged.conformance.report.drawing import MOST_LINES, OUTCOMES, lines_of
 from functional_paged.conformance.report.page import STATUSES, to_html
 from functional_paged.conformance.report.results import report
 from functional_paged.conformance.run.compare import Outcome
@@ -294,36 +294,27 @@ def test_the_page_is_plain_ascii_and_asks_for_nothing() -> None:
 
 def test_a_drawing_leaves_out_what_was_not_touched() -> None:
     outcomes = {(1, 2): "wrong", (1, 3): "written", (2, 0): "stray", (3, 1): "missing"}
-    rows = list(rows_of(outcomes, 5, 4, complete=True))
-    untouched = "1 untouched block"
-    assert rows == [untouched, Line(1, 0, 4), Line(2, 0, 4), Line(3, 0, 4), untouched]
+    assert lines_of(outcomes, 4) == ([Line(1, 0, 4), Line(2, 0, 4), Line(3, 0, 4)], 0)
 
 
 def test_a_long_block_goes_over_even_lines() -> None:
-    assert list(rows_of({(0, 0): "stray", (0, 20): "stray"}, 1, 33, complete=True)) == [
-        Line(0, 0, 17),
-        Line(0, 17, 33),
-    ]
-    rows = list(rows_of({(1, 64): "stray"}, 3, 128, complete=True))
-    assert rows == ["192 untouched positions", Line(1, 64, 96), "160 untouched positions"]
+    lines = lines_of({(0, 0): "stray", (0, 20): "stray"}, 33)[0]
+    assert lines == [Line(0, 0, 17), Line(0, 17, 33)]
+    assert lines_of({(1, 64): "stray"}, 128)[0] == [Line(1, 64, 96)]
 
 
 def test_a_drawing_prefers_faulty_lines_and_says_what_it_left_out() -> None:
     outcomes = {(n, 0): "written" if n < 25 else "stray" for n in range(100)}
-    rows = list(rows_of(outcomes, 101, 4, complete=True))
-    lines = [row for row in rows if isinstance(row, Line)]
+    lines, hidden = lines_of(outcomes, 4)
     assert lines[0] == Line(25, 0, 4)
-    assert len(lines) == MOST_LINES
-    assert rows[0] == "25 blocks not drawn"
-    assert rows[-1] == f"{101 - 25 - MOST_LINES} blocks not drawn"
+    assert (len(lines), hidden) == (MOST_LINES, 100 - MOST_LINES)
 
 
-def test_what_the_report_does_not_record_is_not_called_untouched() -> None:
-    assert list(rows_of({(0, 0): "stray"}, 3, 4, complete=False))[-1] == "2 blocks not drawn"
+def test_a_drawing_says_what_the_report_does_not_record() -> None:
     many = run_case(WritesAll(), a_case(shape=(2000, 1, 4, 1)))
     page = to_html(report([BackendRun("x", {}, (many,))]))
     assert "only the first 4,096 positions are recorded" in page
-    assert "untouched block" not in Tags(page).text
+    assert f"{4096 // 4 - MOST_LINES:,} lines not drawn" in page
 
 
 def test_a_page_says_which_drawings_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:

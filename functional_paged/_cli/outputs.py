@@ -20,14 +20,9 @@ class Refused(Exception):
 
 
 class Outputs:
-    """The files that a command is to write, and its last words.
+    """The files that a command is to write, by option, and its last words.
 
-    Args:
-      files: path by option, or `None` where the option was not given.
-      inputs: files that the command reads.
-
-    Raises:
-      Refused: a file cannot be written, or is another output or an input.
+    Refused where one cannot be written, or is another output or an input.
     """
 
     def __init__(self, files: Mapping[str, Path | None] | None = None, inputs: Iterable[Path] = ()):
@@ -55,13 +50,8 @@ class Outputs:
     def end(self, status: int, show: Callable[[Console], None]) -> int:
         """Print the last words of a command, and a line for each file that could not be written.
 
-        Args:
-          status: how the command ended.
-          show: prints on the console that it is given; standard error, if a file is standard
-            output.
-
-        Returns:
-          `status`, or 2 in place of 0 where something could not be written.
+        On standard error, if a file is standard output. Returns the status; in place of 0 it is 2
+        where something could not be written.
         """
         for failure in self._failures:
             refuse(failure)

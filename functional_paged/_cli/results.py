@@ -25,12 +25,9 @@ _STYLES = {"pass": "green", "fail": "bold red", "xfail": "magenta"}
 
 
 def show_results(console: Console, report: Told, last: Sequence[str]) -> None:
-    """Print a report.
+    """Print a report, with lines in markup before the verdicts.
 
-    Args:
-      console: where. A terminal cuts the line of each kind of failure at its width.
-      report: as `report()` makes it.
-      last: lines in markup that stand before the verdicts.
+    A terminal cuts the line of each kind of failure at its width.
     """
     cases = {case["id"]: case for case in report["cases"]}
     console.print(f"{plural(len(cases), 'case')}, each compared bit for bit over the whole cache")

@@ -18,14 +18,10 @@ CHARACTER = 7.3
 
 @dataclass(frozen=True)
 class Cell:
-    """A position, or neighbours that look alike.
+    """A position, or a count of neighbours that look alike.
 
-    Attributes:
-      text: such as the number of the token in it.
-      kind: style class; "ghost" for a position that does not change.
-      symbol: one character below the text, so that no kind is told by its colour alone.
-      hint: one line that a pointer over it tells.
-      count: positions that it stands for.
+    Its kind is a style class. The symbol, one character, stands below the text, so that no kind is
+    told by its colour alone. A pointer over it tells the hint.
     """
 
     text: str = ""
@@ -37,13 +33,7 @@ class Cell:
 
 @dataclass(frozen=True, order=True)
 class Line:
-    """Neighbouring positions of one block.
-
-    Attributes:
-      block: the physical block.
-      start: offset of the first.
-      stop: offset past the last.
-    """
+    """Neighbouring positions of one block, from an offset to below another."""
 
     block: int
     start: int
@@ -88,29 +78,19 @@ def draw_lines(
     size: tuple[float, float] = (CELL_WIDTH, CELL_HEIGHT),
     gap: float = 4,
 ) -> float:
-    """Draw labels, each with its cells, one below the other under the numbers of the offsets.
+    """Draw labels, each with its cells, one below the other under the offsets that are ticks.
 
-    Args:
-      parent: takes the parts.
-      x: left edge.
-      y: upper edge.
-      lines: a label and its cells each; a label without cells stands alone.
-      ticks: offsets to number.
-      size: width of a position and height of a line.
-      gap: between lines.
-
-    Returns:
-      The lower edge.
+    A size is the width of a position and the height of a line. Returns the lower edge.
     """
     width, height = size
-    left = x + 6 + max((width_of(label) for label, cells in lines if cells), default=0)
+    left = x + 6 + max((width_of(label) for label, _ in lines), default=0)
     ticks = list(ticks)
     if lines and ticks:
         y += 12
         for tick in ticks:
             draw_text(parent, left + tick * width, y - 3, str(tick), "faint", room=width)
     for label, cells in lines:
-        draw_text(parent, x, y + height / 2 + 4, label, "faint" if cells else "gap")
+        draw_text(parent, x, y + height / 2 + 4, label, "faint")
         at = left
         for cell in cells:
             draw_cell(parent, at, y, cell, size)

@@ -21,14 +21,7 @@ LEAST_TOLD = 10_000
 
 
 class TokenFates:
-    """The destinations of the tokens of one spec, as `_slots` has them, and what comes of them.
-
-    Attributes:
-      num_tokens: rows of `states`.
-      num_blocks: of the cache.
-      block_size: of the cache.
-      named: as in `Destinations`, and so are column, block and offset.
-    """
+    """The destinations of the tokens of one spec, as `_slots` has them, and what comes of them."""
 
     def __init__(self, spec: IndexSpec, cache_shape: CacheShape, num_tokens: int):
         self.num_tokens = num_tokens

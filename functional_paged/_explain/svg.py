@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from textwrap import wrap
 from xml.etree import ElementTree as ET
@@ -18,7 +19,6 @@ from .cells import (
     width_of,
 )
 from .model import Explanation, Fate, Run, Token, cell_text, count
-from .svg_document import frame
 
 MARGIN, GAP, LINE, PER_LINE = 16, 12, 18, 8
 
@@ -34,6 +34,30 @@ MOST_ROWS, MOST_RUNS, MOST_LINES = 12, 24, 16
 MOST_TOLD = 16
 """Rows, and runs of a row, that the description tells."""
 
+# The drawing brings its own paper, so it can be read on any page; dark pages get a dark paper.
+# Blue is stored, grey is left out on purpose, orange breaks the spec: three colours that the
+# colour-blind tell apart.
+STYLE = """
+text { font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, 'DejaVu Sans Mono', monospace;
+  font-size: 12px; fill: #1f2328; pointer-events: none; }
+.bold { font-weight: bold; }
+.faint { fill: #59636e; font-size: 11px; }
+.paper { fill: #ffffff; stroke: #d1d9e0; }
+.ghost { fill: none; stroke: #c4ccd4; stroke-dasharray: 2 2; }
+.stored { fill: #cfe5f7; stroke: #0072b2; }
+.skipped { fill: #f0f2f4; stroke: #6e7781; }
+.wrong { fill: #fff0e0; stroke: #c45500; }
+@media (prefers-color-scheme: dark) {
+  text { fill: #f0f6fc; }
+  .faint { fill: #9198a1; }
+  .paper { fill: #0d1117; stroke: #3d444d; }
+  .ghost { stroke: #3d444d; }
+  .stored { fill: #0b3a5c; stroke: #56b4e9; }
+  .skipped { fill: #262c36; stroke: #9198a1; }
+  .wrong { fill: #4a2500; stroke: #ff9a3d; }
+}
+"""
+
 
 def to_svg(explanation: Explanation) -> str:
     """The text of `Explanation.to_svg`."""
@@ -45,7 +69,7 @@ def to_svg(explanation: Explanation) -> str:
     cache_end = _draw_cache(root, right_edge(rows) + 4 * GAP, y, explanation)
     y = _draw_legend(root, max(rows_end, cache_end) + GAP, explanation.fates)
     title = f"Where each of {count(explanation.num_tokens, 'token')} goes"
-    return frame(title, _description(explanation), [root], right_edge(root) + MARGIN, y + MARGIN)
+    return _frame(title, _description(explanation), root, right_edge(root) + MARGIN, y + MARGIN)
 
 
 def _write(
@@ -168,3 +192,18 @@ def _run_description(run: Run) -> str:
     slot = "" if run.first.slot is None else f" to slot {run.span('slot')}"
     fate = "" if run.first.fate is Fate.STORED else f": {run.first.fate}"
     return f"token {run.span('token')}{slot}{fate}"
+
+
+def _frame(title: str, description: str, drawing: ET.Element, width: float, height: float) -> str:
+    """The text of an SVG file: a drawing on paper, and what a screen reader tells of it."""
+    width, height = math.ceil(width), math.ceil(height)
+    size = {"width": str(width), "height": str(height), "viewBox": f"0 0 {width} {height}"}
+    reading = {"role": "img", "aria-labelledby": "fp-title fp-desc"}
+    svg = ET.Element("svg", {"xmlns": "http://www.w3.org/2000/svg", **size, **reading})
+    ET.SubElement(svg, "title", {"id": "fp-title"}).text = title
+    ET.SubElement(svg, "desc", {"id": "fp-desc"}).text = description
+    ET.SubElement(svg, "style").text = STYLE
+    draw_rect(svg, 0.5, 0.5, width - 1, height - 1, "paper")
+    svg.append(drawing)
+    ET.indent(svg)
+    return ET.tostring(svg, encoding="unicode") + "\n"

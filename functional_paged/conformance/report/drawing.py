@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any, TypeAlias
 from xml.etree import ElementTree as ET
@@ -29,32 +29,25 @@ SIZE, GAP = (15, 15), 7
 
 
 def drawing(mismatch: Mapping[str, Any], cache_shape: Sequence[int]) -> dict[str, Any]:
-    """A mismatch of the cache drawn: the parts of an SVG, its view box, and its caption.
-
-    Args:
-      mismatch: as the report has it, with cells.
-      cache_shape: `(num_blocks, kv_heads, block_size, head_dim)`.
-    """
-    num_blocks, _, size, _ = cache_shape
+    """A mismatch of the cache, as the report has it: parts of an SVG, view box, and caption."""
+    size = cache_shape[2]
     outcomes = {(cell["block"], cell["offset"]): cell["outcome"] for cell in mismatch["cells"]}
-    complete = len(outcomes) < MOST_CELLS
     first = (mismatch["index"][0], mismatch["index"][2])
-    lines = [
-        (row, []) if isinstance(row, str) else (row.label(size), _cells(row, outcomes, first))
-        for row in rows_of(outcomes, num_blocks, size, complete=complete)
-    ]
+    lines, hidden = lines_of(outcomes, size)
+    labelled = [(line.label(size), _cells(line, outcomes, first)) for line in lines]
     parts = ET.Element("g")
     # The cells begin at x = 0, the first line at y = 0, as the patterns do.
-    left = -6 - max((cells.width_of(label) for label, drawn in lines if drawn), default=0)
+    left = -6 - max(cells.width_of(label) for label, _ in labelled)
     ticks = range(0, columns_of(size), 4)
-    bottom = cells.draw_lines(parts, left, -12, lines, ticks=ticks, size=SIZE, gap=GAP)
+    bottom = cells.draw_lines(parts, left, -12, labelled, ticks=ticks, size=SIZE, gap=GAP)
     right = cells.right_edge(parts)
     positions = {o: sorted(p for p, found in outcomes.items() if found == o) for o in OUTCOMES}
     return {
         "svg": "".join(ET.tostring(part, encoding="unicode") for part in parts),
         "view": (math.floor(left) - 5, -15, math.ceil(right - left) + 8, math.ceil(bottom) + 16),
         "caption": [(o, len(where), _places(where)) for o, where in positions.items() if where],
-        "recorded": None if complete else MOST_CELLS,
+        "hidden": hidden,
+        "recorded": MOST_CELLS if len(outcomes) >= MOST_CELLS else None,
     }
 
 
@@ -63,35 +56,14 @@ def columns_of(block_size: int) -> int:
     return math.ceil(block_size / math.ceil(block_size / COLUMNS))
 
 
-def rows_of(
-    outcomes: Mapping[Position, str], num_blocks: int, block_size: int, *, complete: bool
-) -> Iterator[cells.Line | str]:
-    """The lines to draw, and words for what is left out between them.
-
-    Args:
-      outcomes: of each position that was written or should have been.
-      num_blocks: of the cache.
-      block_size: of the cache.
-      complete: whether `outcomes` has all of those.
-    """
+def lines_of(outcomes: Mapping[Position, str], block_size: int) -> tuple[list[cells.Line], int]:
+    """The lines to draw, faulty ones where there are too many, and how many are left out."""
     columns = columns_of(block_size)
-    marked = shown = cells.lines_of(outcomes, block_size, columns)
+    lines = marked = cells.lines_of(outcomes, block_size, columns)
     if len(marked) > MOST_LINES:
         faulty = (position for position, outcome in outcomes.items() if outcome != "written")
-        shown = cells.lines_of(faulty, block_size, columns)[:MOST_LINES]
-    all_shown = complete and len(shown) == len(marked)
-    at, end = 0, num_blocks * block_size
-    for line in (*shown, None):
-        start = end if line is None else line.block * block_size + line.start
-        if start > at:
-            number, noun = start - at, "position"
-            if at % block_size == start % block_size == 0:
-                number, noun = number // block_size, "block"
-            nouns = noun if number == 1 else f"{noun}s"
-            yield f"{number:,} untouched {nouns}" if all_shown else f"{number:,} {nouns} not drawn"
-        if line is not None:
-            yield line
-            at = start + line.stop - line.start
+        lines = cells.lines_of(faulty, block_size, columns)[:MOST_LINES]
+    return lines, len(marked) - len(lines)
 
 
 def _cells(line: cells.Line, outcomes: Mapping[Position, str], first: Position) -> list[cells.Cell]:

@@ -34,12 +34,7 @@ MOST_DRAWINGS = 100
 def to_html(report: Mapping[str, Any]) -> str:
     """Draw a report as one self-contained HTML page.
 
-    Args:
-      report: as `report()` makes it.
-
-    Returns:
-      The page. Whatever the report holds appears as text, and the page's policy allows no script
-      but its own.
+    Whatever the report holds appears as text, and the page's policy allows no script but its own.
     """
     loader = PackageLoader("functional_paged.conformance", "report")
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)

@@ -17,11 +17,7 @@ SCHEMA_VERSION = 3
 
 
 def report(runs: Sequence[BackendRun]) -> dict[str, Any]:
-    """The results of a run, ready for JSON.
-
-    Args:
-      runs: one a backend, each over the same cases.
-    """
+    """The results of runs over the same cases, one a backend, ready for JSON."""
     cases = [result.case for result in runs[0].results] if runs else []
     return {
         "schema_version": SCHEMA_VERSION,
