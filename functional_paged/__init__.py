@@ -12,8 +12,7 @@ from ._value_checks import check_spec
 if TYPE_CHECKING:
     from ._explain import explain
     from ._jax.jit import jit, store_single_donated
-    from ._jax.store import load_single, store_single
-    from ._jax.transfer import transfer
+    from ._jax.store import load_single, store_single, transfer
 
 # What loads with the first use of its name: JAX, and drawing. The rest works without either.
 _LAZY = {
@@ -22,7 +21,7 @@ _LAZY = {
     "load_single": "_jax.store",
     "store_single": "_jax.store",
     "store_single_donated": "_jax.jit",
-    "transfer": "_jax.transfer",
+    "transfer": "_jax.store",
 }
 
 __all__ = [

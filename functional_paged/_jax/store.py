@@ -1,4 +1,4 @@
-"""The pure JAX store, and the load that undoes it."""
+"""The pure JAX store, the load that undoes it, and the two in one."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ try:
 except ImportError:  # where older versions have it
     from jax.experimental.shard import auto_axes  # pyright: ignore[reportMissingImports]
 
+from .._errors import SpecError
 from .._layout import Layout, LayoutName, layout_of
 from .._sizes import as_size
 from .._slots import slots_in
@@ -91,6 +92,53 @@ def load_single(
     axes, count = layout_of(layout), as_size("num_tokens", num_tokens)
     check_caches(cache, index_spec, axes)
     return _load_leaves(values_now(cache), narrowed(index_spec), count, axes)
+
+
+def transfer(
+    dst: Caches,
+    dst_spec: IndexSpec,
+    src: Caches,
+    src_spec: IndexSpec,
+    num_tokens: SupportsIndex,
+    *,
+    layout: LayoutName = "HND",
+    src_layout: LayoutName | None = None,
+) -> Caches:
+    """Return `dst` with each token's row at its slot of `dst_spec`, from its slot of `src`.
+
+    Equals `store_single(dst, load_single(src, src_spec, num_tokens), dst_spec)`, so the caches may
+    differ in `num_blocks`, `block_size` and layout. All rows are read before one is written: within
+    one cache (`src` is `dst`) blocks may be copied on a write, swapped or shifted.
+
+    Args:
+      dst: as `cache` in `store_single`. Left alone.
+      dst_spec: any of the three forms; a token that it does not store is not written.
+      src: caches of the dtype, `kv_heads` and `head_dim` of `dst`, leaf by leaf. Left alone.
+      src_spec: any of the three forms; a token that it does not store is written as zeros.
+      num_tokens: tokens that the two specs are about; any integer.
+      layout: of `dst`, as in `store_single`.
+      src_layout: of `src`; that of `dst` where it is `None`.
+
+    Returns:
+      New caches.
+
+    Raises:
+      SpecError: as `load_single`, for `src`; then as `store_single`, whose states those rows are.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from functional_paged import SlotMapping
+      >>> cache = jnp.arange(4.0).reshape(2, 1, 2, 1)
+      >>> swap = SlotMapping(jnp.array([0, 3])), SlotMapping(jnp.array([3, 0]))
+      >>> transfer(cache, swap[0], cache, swap[1], 2).ravel()
+      Array([3., 1., 2., 0.], dtype=float32)
+    """
+    src_layout = layout if src_layout is None else src_layout
+    try:
+        rows = load_single(src, src_spec, num_tokens, layout=src_layout)
+    except SpecError as error:
+        raise SpecError(error.clause, f"src: {error.message}") from None
+    return store_single(dst, rows, dst_spec, layout=layout)
 
 
 # The jit is for eager callers: one dispatch instead of one an operation. A caller's own trace
