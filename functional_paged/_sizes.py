@@ -49,17 +49,14 @@ def as_cache_shape(cache_shape: Iterable[SupportsIndex], layout: Layout = HND) -
     except TypeError:
         raise SpecError("C1", f"cache_shape must be 4 integers, got {cache_shape!r}") from None
     if len(sizes) != 4:
-        raise SpecError(
-            "C1",
-            f"cache must have 4 axes ({layout.axes}), got {len(sizes)}: {sizes}",
-        )
-    heads, positions = layout.kv_heads, layout.block_size
+        must = f"cache must have 4 axes ({layout.axes})"
+        raise SpecError("C1", f"{must}, got {len(sizes)}: {sizes}")
     num_blocks = as_size("num_blocks = cache.shape[0]", sizes[0])
-    kv_heads = as_size(f"kv_heads = cache.shape[{heads}]", sizes[heads])
-    block_size = as_size(f"block_size = cache.shape[{positions}]", sizes[positions])
+    kv_heads = as_size(f"kv_heads = cache.shape[{layout.kv_heads}]", sizes[layout.kv_heads])
+    axis = f"block_size = cache.shape[{layout.block_size}]"
+    block_size = as_size(axis, sizes[layout.block_size])
     head_dim = as_size("head_dim = cache.shape[3]", sizes[3])
     if isinstance(block_size, int) and not 1 <= block_size <= MAX_BLOCK_SIZE:
-        axis = f"block_size = cache.shape[{positions}]"
         raise SpecError("C1", f"{axis} must be in 1..2**30, got {block_size}")
     return num_blocks, kv_heads, block_size, head_dim
 

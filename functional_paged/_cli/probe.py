@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from .outputs import Outputs, Refused
@@ -38,11 +38,9 @@ def probe(
 
 
 def _show(console: Console, report: Any) -> None:
-    table = Table(
-        title=Text(f"{report.wheel} | {report.device} | {report.driver}"), title_justify="left"
-    )
-    for heading in ("capability", "status", "evidence"):
-        table.add_column(heading, overflow="fold")
+    title = Text(f"{report.wheel} | {report.device} | {report.driver}")
+    columns = [Column(name, overflow="fold") for name in ("capability", "status", "evidence")]
+    table = Table(*columns, title=title, title_justify="left")
     for found in report.capabilities:
         status = Text(found.status, style=_STYLES[found.status])
         table.add_row(Text(found.name), status, Text(found.evidence))

@@ -36,15 +36,7 @@ class TokenFates:
         for token, slot in enumerate(self._slot):
             self._sharing[slot].append(token)
 
-    def token(
-        self,
-        token: int,
-        negative: Fate,
-        why: str,
-        *,
-        position: int | None = None,
-        column: int | None = None,
-    ) -> Token:
+    def token(self, token: int, negative: Fate, why: str, **place: int) -> Token:
         """A token that the spec gives a destination; `negative` is the fate of a block < 0."""
         block, offset, slot = self.block[token], self.offset[token], self._slot[token]
         if block < 0:
@@ -58,7 +50,7 @@ class TokenFates:
         else:
             fate = Fate.STORED
         stored = None if slot < 0 else slot
-        return Token(token, fate, why, position, column, block, offset, stored)
+        return Token(token, fate, why, block=block, offset=offset, slot=stored, **place)
 
     def beyond(self, first: int, end: int, padding: tuple[Fate, str] | None) -> tuple[Run, ...]:
         """Those of the tokens `first` to `end - 1` past `states`; `padding` makes them allowed."""

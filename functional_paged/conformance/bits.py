@@ -40,14 +40,9 @@ def overwrite(array: np.ndarray) -> None:
 def pattern(size: int, dtype: np.dtype, salt: int, *, payloads: bool = False) -> np.ndarray:
     """`size` elements of bits that differ from their neighbours and are never zero.
 
-    Those of a float dtype are normal numbers, which arithmetic in a wider dtype keeps.
-
-    Args:
-      size: number of elements.
-      dtype: one of `DTYPES`.
-      salt: tells patterns apart; the cache and the states of a case have different ones.
-      payloads: in a float dtype, any bits instead (C16): every third element is a NaN with a
-        payload of its own, others are subnormal or infinite.
+    Those of a float dtype are normal numbers, which arithmetic in a wider dtype keeps; with
+    `payloads`, any bits instead (C16): every third is a NaN with a payload of its own, others are
+    subnormal or infinite. The cache and the states of a case have different salts.
     """
     width = 8 * dtype.itemsize
     index = np.arange(size, dtype=np.uint64) + np.uint64(salt * 1_000_003 + 1)

@@ -22,13 +22,7 @@ INT32 = (-(2**31), 2**31 - 1)
 
 @dataclass(frozen=True)
 class Sizes:
-    """Everything that a spec is relative to.
-
-    Attributes:
-      num_blocks: of the cache.
-      block_size: of the cache.
-      num_tokens: rows of states.
-    """
+    """Everything that a spec is relative to: the cache's blocks, and the rows of states."""
 
     num_blocks: int
     block_size: int

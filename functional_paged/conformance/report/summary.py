@@ -19,14 +19,6 @@ Told: TypeAlias = Mapping[str, Any]
 VERDICTS = ("fail", "idle", "xfail", "pass")
 """Worst first: a clause does not hold; nothing ran; failures are known; all that ran holds."""
 
-WORST_FIRST: tuple[Ending, ...] = (
-    "crashed",
-    "hung",
-    "raised after writing",
-    "returned",
-    "refused",
-)
-
 _NUMBER = re.compile(r"0x[0-9a-f]+|\d+")
 
 
@@ -80,7 +72,7 @@ def failures(results: Iterable[Told]) -> list[list[Told]]:
     )
 
     def badness(group: list[Told]) -> tuple[int, int, tuple[str, int]]:
-        ending = WORST_FIRST.index(group[0]["ending"])
+        ending = get_args(Ending).index(group[0]["ending"])
         return ending, -len(group), clause_order(group[0]["clause"])
 
     return sorted(groups, key=badness)

@@ -29,15 +29,16 @@ END_SECONDS = 10.0
 """A process that has closed its channel may take so long to end."""
 
 
+@dataclass(eq=False)
 class Raised(Exception):
     """An error that an adapter raised: what, where, which clause it names, if any.
 
     A `SpecError` is told apart, since checks raise it before anything runs.
     """
 
-    def __init__(self, words: str, clause: str, is_spec_error: bool):
-        super().__init__(words, clause, is_spec_error)
-        self.words, self.clause, self.is_spec_error = words, clause, is_spec_error
+    words: str
+    clause: str
+    is_spec_error: bool
 
     def __str__(self) -> str:
         return self.words
@@ -49,12 +50,9 @@ class Crashed(Exception):
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked of an adapter.
+    """What is asked of an adapter: a call, and what is told of its answer before that is read.
 
-    Attributes:
-      call: the call.
-      outline: what is told of the answer before it is read.
-      read: the answer as NumPy arrays, which a framework may compute only then.
+    It is read as NumPy arrays, which a framework may compute only then.
     """
 
     call: Callable[[], Any]

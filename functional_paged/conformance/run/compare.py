@@ -22,11 +22,8 @@ MOST_CELLS = 4096
 class Cell:
     """One position of the cache that was written or should have been, and its outcome.
 
-    Attributes:
-      block: physical block.
-      offset: position in the block.
-      outcome: `written`: as it should be. `wrong`: to be written, and other bits were. `missing`:
-        to be written, and nothing was. `stray`: to be left alone, and was not.
+    `written`: as it should be. `wrong`: to be written, and other bits were. `missing`: to be
+    written, and nothing was. `stray`: to be left alone, and was not.
     """
 
     block: int

@@ -25,12 +25,9 @@ from .sides import Side, sides_of
 
 
 class Wrong(Exception):
-    """Something that an adapter did and must not have done.
+    """Something that an adapter did, or raised, and must not have done.
 
-    Args:
-      what: the mismatch, or words.
-      clause: what it is charged to, where that is known whatever the case is about.
-      raised: whether the adapter raised.
+    It is charged to a clause, where that is known whatever the case is about.
     """
 
     def __init__(self, what: Mismatch | str, clause: str = "", *, raised: bool = False):

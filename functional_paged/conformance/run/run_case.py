@@ -26,8 +26,8 @@ kernel must see to. `no-such-member`: the adapter lacks the method that the case
 `cannot-express`: the adapter says why the kernel cannot be given such a case. `not-run`: the ledger
 or this machine says why not.
 """
-Ending: TypeAlias = Literal["returned", "refused", "raised after writing", "crashed", "hung"]
-"""How the call of a case ended. `refused`: it raised, and nothing was written."""
+Ending: TypeAlias = Literal["crashed", "hung", "raised after writing", "returned", "refused"]
+"""How the call of a case ended, worst first. `refused`: it raised, and nothing was written."""
 
 RAN: frozenset[Status] = frozenset({"pass", "fail", "xfail"})
 
@@ -66,21 +66,19 @@ class Result:
 
 
 def run_case(adapter: Adapter, case: Case, *, ask: Ask = here) -> Result:
-    """Run one case. An exception of the backend is a result of the case, not of the run.
+    """Run one case: in this process (`here`), or `in_a_fork` of it.
 
-    Args:
-      adapter: of the backend.
-      case: what to run.
-      ask: how the adapter is called: `here`, in this process, or `in_a_fork` of it.
+    An exception of the backend is a result of the case, not of the run.
     """
     traits = traits_of(adapter)
     left_to_the_caller = traits.left_to_the_caller(case)
     if left_to_the_caller is not None:
         return Result(case, "not-promised", left_to_the_caller)
     problem = case.build()
-    reason = _no_room(case)
-    if reason is not None:
-        return Result(case, "not-run", reason)
+    free = free_bytes()
+    if case.kind == "large" and free < LARGE_CASE_BYTES:  # the cache, and a backend's copies of it
+        must = f"needs {LARGE_CASE_BYTES >> 30} GiB of free memory"
+        return Result(case, "not-run", f"{must}, there are {free / 2**30:.1f}")
     reason = _other_slots(problem, traits)
     if reason is not None:
         return Result(case, "cannot-express", reason)
@@ -131,14 +129,6 @@ def _other_slots(problem: Problem, traits: Traits) -> str | None:
     if dtype not in ("int32", "int64") or dtype in traits.slot_dtypes:
         return None
     return f"its slots are {' or '.join(traits.slot_dtypes)}"
-
-
-def _no_room(case: Case) -> str | None:
-    """The reason why a cache of more than 2 GiB, and a backend's copies of it, do not fit."""
-    free = free_bytes()
-    if case.kind != "large" or free >= LARGE_CASE_BYTES:
-        return None
-    return f"needs {LARGE_CASE_BYTES >> 30} GiB of free memory, there are {free / 2**30:.1f}"
 
 
 def free_bytes() -> int:

@@ -19,14 +19,10 @@ View: TypeAlias = tuple[int, tuple[int, ...], np.dtype, tuple[int, ...]]
 
 @dataclass(frozen=True, eq=False)
 class Side:
-    """One tensor to store, and the cache that it is stored into.
+    """One tensor to store, as the adapter is given it, and the cache that it is stored into.
 
-    Attributes:
-      problem: what is tried.
-      given: what the adapter gets of it.
-      memory: the cache and its guards.
-      before: the buffer of `memory` as it was.
-      name: put before what is reported of it; empty where there is one side.
+    The memory is the cache with its guards, and `before` its buffer as it was. The name stands
+    before what is reported of a side; it is empty where there is one.
     """
 
     problem: Problem
