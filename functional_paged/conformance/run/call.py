@@ -11,14 +11,13 @@ import os
 import re
 import signal
 import tempfile
-import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from multiprocessing import Pipe
+from multiprocessing import Pipe, get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import IO, Any, NoReturn, TypeAlias
+from typing import IO, Any, Literal, NoReturn, TypeAlias
 
 from functional_paged import SpecError
 
@@ -44,8 +43,15 @@ class Raised(Exception):
         return self.words
 
 
-class Crashed(Exception):
-    """The end of a process before its call ended; the text says how."""
+@dataclass(eq=False)
+class Ended(Exception):
+    """The end of a process before it answered, in words too."""
+
+    words: str
+    ending: Literal["crashed", "hung"] = "crashed"
+
+    def __str__(self) -> str:
+        return self.words
 
 
 @dataclass(frozen=True)
@@ -64,7 +70,7 @@ Ask: TypeAlias = Callable[[Request, Callable[[Any], None]], Any]
 """A way to ask an adapter: `here` or `in_a_fork`.
 
 It calls, passes the answer's outline to a function, which may spoil the inputs, and then reads. It
-raises `Raised`, `Crashed`, or what the adapter says: `CaseUnsupported`, `NoSuchMember`.
+raises `Raised`, `Ended`, or what the adapter says: `CaseUnsupported`, `NoSuchMember`.
 """
 
 
@@ -79,18 +85,21 @@ def in_a_fork(request: Request, between: Callable[[Any], None]) -> Any:
     """Ask in a fork of this process."""
     ours, theirs = Pipe()
     with ours, theirs, tempfile.TemporaryFile() as stack:
-        pid = os.fork()
-        if pid == 0:
-            _answer(request, theirs, stack)
+        fork: Any = get_context("fork").Process(target=_answer, args=(request, theirs, stack))
+        fork.start()
         theirs.close()
+
+        def status(seconds: float) -> int | None:
+            fork.join(seconds)
+            return fork.exitcode
+
         try:
-            between(_received(ours, pid, stack))
+            between(received(ours, status, stack))
             ours.send(None)
-            return _received(ours, pid, stack)
+            return received(ours, status, stack)
         finally:
-            # It exists until it is waited for, so that its number is no other's.
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
+            fork.kill()
+            fork.join()
 
 
 def _answer(request: Request, channel: Connection, stack: IO[bytes]) -> NoReturn:
@@ -109,28 +118,21 @@ def _answer(request: Request, channel: Connection, stack: IO[bytes]) -> NoReturn
         os._exit(0)  # nothing of what the kernel left behind is cleaned up, nor can fail
 
 
-def _received(channel: Connection, pid: int, stack: IO[bytes]) -> Any:
+def received(channel: Connection, status: Callable[[float], int | None], stack: IO[bytes]) -> Any:
+    """What a process answers. What it raised is raised here, and `Ended` where it has ended.
+
+    `status(seconds)` waits for its end; `stack` is what faulthandler wrote.
+    """
     try:
         answer = channel.recv()
     except Exception:  # nothing, cut short by death, or damaged
-        raise Crashed(crash_in_words(_exit_code(pid), stack)) from None
+        raise Ended(_crash_in_words(status(END_SECONDS), stack)) from None
     if isinstance(answer, Exception):
         raise answer
     return answer
 
 
-def _exit_code(pid: int) -> int | None:
-    """The status of a child that is not waited for, as `subprocess` has it; `None` if it lives."""
-    deadline = time.monotonic() + END_SECONDS
-    while time.monotonic() < deadline:
-        found = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-        if found is not None:
-            return found.si_status if found.si_code == os.CLD_EXITED else -found.si_status
-        time.sleep(0.01)
-    return None
-
-
-def crash_in_words(code: int | None, stack: IO[bytes]) -> str:
+def _crash_in_words(code: int | None, stack: IO[bytes]) -> str:
     """How a process ended that should have answered: `None` is not yet, negative a signal."""
     if code is None:
         return "crashed: the process closed the channel of its results"

@@ -13,9 +13,7 @@ from contextlib import suppress
 from multiprocessing import Pipe
 from typing import Any, NamedTuple
 
-from ..adapter import BackendNotFound
-from .call import END_SECONDS, crash_in_words
-from .run_case import Ending
+from .call import END_SECONDS, Ended, received
 
 START_SECONDS = 300.0
 """A worker may import and initialise a framework first."""
@@ -36,14 +34,6 @@ class About(NamedTuple):
     info: dict[str, str]
     promises: Mapping[str, str]
     forks: bool
-
-
-class WorkerEnded(Exception):
-    """The end of a process before it answered; the text says how."""
-
-    def __init__(self, words: str, ending: Ending = "crashed"):
-        super().__init__(words)
-        self.ending: Ending = ending
 
 
 class Worker:
@@ -69,7 +59,7 @@ class Worker:
         self._about: About | None = None
 
     def about(self) -> About:
-        """What the adapter says of itself; `BackendNotFound`, `WorkerEnded` if it cannot load."""
+        """What the adapter says of itself; `BackendNotFound`, `Ended` if it cannot load."""
         self._about = self._about or About(*self._answer(START_SECONDS))
         return self._about
 
@@ -79,7 +69,7 @@ class Worker:
         return self._about is not None and self._about.forks
 
     def ask(self, seconds: float, *request: Any) -> dict[str, Any]:
-        """Its answer to a request; `WorkerEnded` where none came in time."""
+        """Its answer to a request; `Ended` where none came in time."""
         with suppress(OSError):  # that it has ended is what the answer tells
             self._channel.send(request)
         return self._answer(seconds)
@@ -87,17 +77,13 @@ class Worker:
     def _answer(self, seconds: float) -> Any:
         if not self._channel.poll(seconds):
             hint = '; a framework that a fork breaks needs isolation = "process"' * self.forks
-            raise WorkerEnded(f"hung: no result in {seconds:g} s (--seconds{hint})", "hung")
-        try:
-            answer = self._channel.recv()
-        except Exception:  # nothing, cut short by death, or damaged
-            code = None
-            with suppress(subprocess.TimeoutExpired):
-                code = self._process.wait(END_SECONDS)
-            raise WorkerEnded(crash_in_words(code, self._stack)) from None
-        if isinstance(answer, BackendNotFound):
-            raise answer
-        return answer
+            raise Ended(f"hung: no result in {seconds:g} s (--seconds{hint})", "hung")
+        return received(self._channel, self._status, self._stack)
+
+    def _status(self, seconds: float) -> int | None:
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(seconds)
+        return self._process.returncode
 
     def dismiss(self) -> None:
         """Let the process end by itself: nothing more will be asked."""
@@ -107,8 +93,7 @@ class Worker:
         """End the process, and what it has forked."""
         self.dismiss()
         if not self.forks:
-            with suppress(subprocess.TimeoutExpired):
-                self._process.wait(END_SECONDS)  # it may clean up
+            self._status(END_SECONDS)  # it may clean up
         self.kill()
         self._process.wait()
         self._stack.close()

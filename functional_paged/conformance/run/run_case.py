@@ -12,7 +12,7 @@ from functional_paged import SlotMapping
 from ..adapter import Adapter, CaseUnsupported, NoSuchMember, Traits, traits_of
 from ..cases.case import Case
 from ..cases.problem import Problem
-from .call import Ask, Crashed, Raised, here
+from .call import Ask, Ended, Raised, here
 from .compare import Mismatch
 from .judges import JUDGES, Trial, Wrong
 
@@ -88,8 +88,8 @@ def run_case(adapter: Adapter, case: Case, *, ask: Ask = here) -> Result:
         return Result(case, "cannot-express", str(error))
     except NoSuchMember as error:
         return Result(case, "no-such-member", str(error))
-    except Crashed as error:
-        return Result(case, "fail", str(error), ending="crashed")
+    except Ended as error:
+        return Result(case, "fail", str(error), ending=error.ending)
     except Raised as error:
         return _refused(error, traits, case, problem)
     except Wrong as error:

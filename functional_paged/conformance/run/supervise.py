@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from ..adapter import BackendNotFound
 from ..cases.case import Case
 from .attribution import attributed
-from .process import About, Worker, WorkerEnded
+from .call import Ended
+from .process import About, Worker
 from .run_case import Result
 
 FEW = 16
@@ -82,7 +83,7 @@ class Workers:
         try:
             self._about = self._about or self._idle[0].about()
             return self._about
-        except WorkerEnded as end:
+        except Ended as end:
             raise BackendNotFound(f"backend {self._backend!r} cannot load: {end}") from None
 
     def run(
@@ -135,7 +136,7 @@ class Workers:
             result = Result(**{**worker.ask(seconds, case.id), "case": case})
             can_go_on = worker.forks or not result.suspect
             return result
-        except WorkerEnded as end:
+        except Ended as end:
             return Result(case, "fail", str(end), ending=end.ending)
         finally:
             self._busy.discard(worker)
