@@ -11,16 +11,10 @@ LayoutName: TypeAlias = Literal["HND", "NHD"]
 
 
 class Layout(NamedTuple):
-    """An order of a cache's axes; `num_blocks` is the first and `head_dim` the last in any.
+    """An order of a cache's axes; `num_blocks` is the first and `head_dim` the last in any."""
 
-    Attributes:
-      axes: their names in order.
-      kv_heads: number of the axis.
-      block_size: number of the axis.
-    """
-
-    axes: str
-    kv_heads: int
+    axes: str  # their names in order
+    kv_heads: int  # number of the axis, as the next
     block_size: int
 
     def sizes(self, shape: Sequence[Any]) -> tuple[Any, Any, Any, Any]:

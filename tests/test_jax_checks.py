@@ -33,7 +33,7 @@ def store(request, monkeypatch) -> Any:
 def test_a_kind_of_store_is_checked_once(cache, store, monkeypatch):
     states = jax.tree.map(lambda leaf: STATES[..., : leaf.shape[3]], cache)
     store(*on_device((cache, states, SPEC)))
-    monkeypatch.setattr(trees, "_check_together", None)
+    monkeypatch.setattr(trees, "_check_leaves", None)
     got = store(*on_device((cache, states, SPEC)))
     leaves = map(jax.tree.leaves, (got, cache, states))
     for leaf, before, new in zip(*leaves, strict=True):

@@ -217,6 +217,12 @@ def count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
+def left_out(items: Sequence[object], noun: str, tokens: int) -> list[str]:
+    """A line on what a drawing leaves out; none where it leaves out nothing."""
+    more = count(len(items), f"more {noun}")
+    return [f"... {more} with {count(tokens, 'token')}"] if items else []
+
+
 def cell_text(tokens: Sequence[Token]) -> str:
     """What a position says: its token, or its contenders; empty where nothing changes."""
     numbers = [str(token.token) for token in tokens]

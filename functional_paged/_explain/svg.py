@@ -18,7 +18,7 @@ from .cells import (
     right_edge,
     width_of,
 )
-from .model import Explanation, Fate, Run, Token, cell_text, count
+from .model import Explanation, Fate, Run, Token, cell_text, count, left_out
 
 MARGIN, GAP, LINE, PER_LINE = 16, 12, 18, 8
 
@@ -89,13 +89,12 @@ def _draw_rows(parent: ET.Element, y: float, explanation: Explanation) -> float:
         _write(parent, MARGIN, y, [source.title], "bold")
         detail = "; ".join(filter(None, [source.detail, source.note]))
         y = _write(parent, MARGIN + width_of(source.title) + GAP, y, wrap(detail, 52) or [""])
-        runs, left_out = source.runs(max(4, MOST_RUNS // len(shown)))
+        runs, more = source.runs(max(4, MOST_RUNS // len(shown)))
         lines = [(_caption(run, explanation), _run_cells(run, explanation)) for run in runs]
         y = draw_lines(parent, MARGIN, y + 8, lines)
-        y = _write(parent, MARGIN, y, [f"... {count(left_out, 'more token')}"] * bool(left_out))
+        y = _write(parent, MARGIN, y, [f"... {count(more, 'more token')}"] * bool(more))
     tokens = sum(len(source.tokens) for source in hidden)
-    more = f"... {count(len(hidden), 'more row')} with {count(tokens, 'token')}"
-    return _write(parent, MARGIN, y, [more] * bool(hidden))
+    return _write(parent, MARGIN, y, left_out(hidden, "row", tokens))
 
 
 def _draw_cache(parent: ET.Element, x: float, y: float, explanation: Explanation) -> float:
@@ -112,8 +111,7 @@ def _draw_cache(parent: ET.Element, x: float, y: float, explanation: Explanation
     labelled = [(line.label(block_size), [*map(_cache_cell, cells)]) for line, cells in drawn]
     y = draw_lines(parent, x, y + 8, labelled, ticks=range(0 if cut else block_size))
     hidden = sum(len(cell) for cells in tokens[MOST_LINES:] for cell in cells)
-    more = f"... {count(len(lines) - MOST_LINES, 'more line')} with {count(hidden, 'token')}"
-    y = _write(parent, x, y, [more] * bool(hidden))
+    y = _write(parent, x, y, left_out(lines[MOST_LINES:], "line", hidden))
     return _write(parent, x, y, [f"{count(others, 'other block')} unchanged"] * bool(others))
 
 

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .cells import lines_of
-from .model import Explanation, Fate, Run, Source, Token, cell_text, count
+from .model import Explanation, Fate, Run, Source, Token, cell_text, count, left_out
 
 MOST = 24
 """Rows of the spec, lines of one row and lines of the cache shown before the rest is counted."""
@@ -32,9 +32,8 @@ def render(explanation: Explanation) -> RenderableType:
             parts.append(_tokens(source, columns, show_header=not headed))
             headed = True
     hidden = explanation.sources[MOST:]
-    if hidden:
-        tokens = sum(len(source.tokens) for source in hidden)
-        parts.append(Text(f"\n... {count(len(hidden), 'more row')} with {count(tokens, 'token')}"))
+    tokens = sum(len(source.tokens) for source in hidden)
+    parts += [Text(f"\n{line}") for line in left_out(hidden, "row", tokens)]
     return Group(*parts, Text(""), *_cache_map(explanation), Text(""), _legend(explanation))
 
 
@@ -57,14 +56,14 @@ def _tokens(source: Source, columns: Mapping[str, int], *, show_header: bool) ->
     for name, width in columns.items():
         table.add_column(name, width=width, justify="right", no_wrap=True)
     table.add_column("what happens", overflow="fold")
-    runs, left_out = source.runs(MOST)
+    runs, more = source.runs(MOST)
     for run in runs:
         fate, why = run.first.fate, run.first.why
         label = (f"{fate.symbol} ", "bold"), (str(fate), _STYLES[fate.kind])
         what = Text.assemble(*label, f": {why}" if why else "")
         table.add_row("", *(_cell(run, name) for name in columns), what)
-    if left_out:
-        table.add_row("", "...", *["-"] * (len(columns) - 1), count(left_out, "more token"))
+    if more:
+        table.add_row("", "...", *["-"] * (len(columns) - 1), count(more, "more token"))
     return table
 
 
@@ -104,11 +103,8 @@ def _cache_map(explanation: Explanation) -> list[RenderableType]:
             style = _STYLES[tokens[0].fate.kind] if tokens else ""
             text.append(f"{_mark(tokens) or _UNCHANGED:>{width}}", style)
         parts.append(text.append(" |"))
-    if len(lines) > MOST:
-        tokens = sum(len(tokens) for line in shown[MOST:] for tokens in line)
-        more = count(len(lines) - MOST, "more line")
-        parts.append(Text(f"  ... {more} with {count(tokens, 'token')}"))
-    return parts
+    hidden = sum(len(tokens) for line in shown[MOST:] for tokens in line)
+    return parts + [Text(f"  {line}") for line in left_out(lines[MOST:], "line", hidden)]
 
 
 def _mark(tokens: Sequence[Token]) -> str:

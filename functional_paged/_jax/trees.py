@@ -39,12 +39,7 @@ def check_trees(cache: Caches, states: States, index_spec: IndexSpec, layout: La
         raise SpecError(
             "C1", f"states must have the tree of cache = {cache_tree}, got {states_tree}"
         )
-    static_checks.check_index_spec(static_checks.JAX_STORE, index_spec)
-    indices = index_spec.arrays()
-    for cache_leaf, states_leaf in zip(caches, rows, strict=True):
-        static_checks.check_tensors(static_checks.JAX_STORE, cache_leaf, states_leaf, layout)
-        static_checks.check_devices({"cache": cache_leaf, "states": states_leaf, **indices})
-    _check_together(caches, layout)
+    _check_leaves(caches, rows, index_spec, layout)
     _check_agree("states", rows, 0, "num_tokens")
     if signature is not None:
         if len(_passed) >= 1024:
@@ -66,13 +61,7 @@ def _signature(kind: Hashable, leaves: list[Array], index_spec: IndexSpec) -> Ha
 
 def check_caches(cache: Caches, index_spec: IndexSpec, layout: Layout) -> None:
     """Check C1-C4 for each leaf of a load, and that the leaves belong together."""
-    static_checks.check_index_spec(static_checks.JAX_STORE, index_spec)
-    indices = index_spec.arrays()
-    leaves = jax.tree.leaves(cache)
-    for leaf in leaves:
-        static_checks.check_cache(static_checks.JAX_STORE, leaf, layout)
-        static_checks.check_devices({"cache": leaf, **indices})
-    _check_together(leaves, layout)
+    _check_leaves(jax.tree.leaves(cache), None, index_spec, layout)
 
 
 def check_donation(cache: Caches, states: States, index_spec: IndexSpec) -> None:
@@ -111,8 +100,19 @@ def _is_concrete(array: Array) -> bool:
     return isinstance(array, jax.Array) and not isinstance(array, Tracer)
 
 
-def _check_together(caches: list[Array], layout: Layout) -> None:
-    """Check that JAX holds all caches of a tree, and that one slot fits them all."""
+def _check_leaves(
+    caches: list[Array], rows: list[Array] | None, index_spec: IndexSpec, layout: Layout
+) -> None:
+    """Check each cache, with its states for a store; that JAX holds all, and one slot fits all."""
+    static_checks.check_index_spec(static_checks.JAX_STORE, index_spec)
+    for number, cache in enumerate(caches):
+        named = {"cache": cache}
+        if rows is None:
+            static_checks.check_cache(static_checks.JAX_STORE, cache, layout)
+        else:
+            named["states"] = rows[number]
+            static_checks.check_tensors(static_checks.JAX_STORE, cache, rows[number], layout)
+        static_checks.check_devices({**named, **index_spec.arrays()})
     for leaf in caches:
         if jax.dtypes.canonicalize_dtype(leaf.dtype) != leaf.dtype:
             raise SpecError(

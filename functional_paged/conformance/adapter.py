@@ -20,7 +20,7 @@ from functional_paged import IndexSpec
 from functional_paged.reference import Cache, States
 
 from .cases.case import Case
-from .cases.guarded_cache import Order
+from .cases.guarded_cache import Order, Shape
 from .cases.suite import every_case
 from .run.words import in_words
 
@@ -78,9 +78,7 @@ class FullAdapter(Adapter, Protocol):
         """As a `store` into `dst` of what `load` reads from `src`, which may be `dst` itself."""
         ...
 
-    def check(
-        self, index_spec: IndexSpec, cache_shape: tuple[int, int, int, int], num_tokens: int
-    ) -> None:
+    def check(self, index_spec: IndexSpec, cache_shape: Shape, num_tokens: int) -> None:
         """Raise for a spec that is invalid by value."""
         ...
 

@@ -1,13 +1,4 @@
-"""Known failures as data: a TOML file a backend, each entry with a reason.
-
-backend = "torch-index-put"
-
-[[known]]
-id = "c14_negative_slots/*"    # a case, or a pattern of which every case fails
-status = "xfail"               # or "not-run": it takes too long, or may pass
-reason = "-1 counts from the end"
-link = "..."                   # optional
-"""
+"""Known failures as data, a TOML file a backend; `docs/conformance.md` has the format."""
 
 from __future__ import annotations
 
@@ -35,7 +26,7 @@ class LedgerError(ValueError):
 
 @dataclass(frozen=True)
 class Known:
-    """One entry of a ledger; see the module."""
+    """One entry of a ledger: a case, or a pattern of which every case fails."""
 
     id: str = ""
     status: str = ""
