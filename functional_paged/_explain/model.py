@@ -86,12 +86,7 @@ class Token:
 
 @dataclass(frozen=True)
 class Run:
-    """Neighbours that go to neighbouring places, or nowhere for one and the same reason.
-
-    Attributes:
-      first: the first of the tokens.
-      length: how many there are.
-    """
+    """Neighbours that go to neighbouring places, or nowhere for one and the same reason."""
 
     first: Token
     length: int

@@ -68,12 +68,6 @@ def _backend(run: BackendRun) -> dict[str, Any]:
 
 
 def _result(result: Result) -> dict[str, Any]:
-    return {
-        "id": result.case.id,
-        "status": result.status,
-        "clause": result.clause,
-        "ending": result.ending,
-        "reason": result.reason,
-        "ledger": result.ledger,
-        "mismatch": None if result.mismatch is None else asdict(result.mismatch),
-    }
+    names = ("status", "clause", "ending", "reason", "ledger")
+    told = {name: getattr(result, name) for name in names}
+    return {"id": result.case.id, **told, "mismatch": result.mismatch and asdict(result.mismatch)}

@@ -60,10 +60,8 @@ class Ledger:
     def read_over(self, run: BackendRun, cases: Iterable[Case]) -> tuple[BackendRun, list[str]]:
         """A run of `to_run(cases)` with all cases, known failures as `xfail`.
 
-        An id must match a case of the suite, whether or not that case was run.
-
-        Returns:
-          The run, and what contradicts the ledger.
+        Beside it stands what contradicts the ledger. An id must match a case of the suite, whether
+        or not that case was run.
         """
         done = {result.case.id: result for result in run.results}
         results, errors = [], []
@@ -91,11 +89,7 @@ def _is_case(pattern: str) -> bool:
 
 
 def read_ledgers(files: Iterable[Path]) -> dict[str, Ledger]:
-    """Ledgers by the name of their backend.
-
-    Raises:
-      LedgerError: as `read_ledger`, and for a second ledger of a backend.
-    """
+    """Ledgers by the name of their backend, which has one: `LedgerError` for a second."""
     ledgers: dict[str, Ledger] = {}
     for file in files:
         ledger = read_ledger(file)
@@ -105,11 +99,7 @@ def read_ledgers(files: Iterable[Path]) -> dict[str, Ledger]:
 
 
 def read_ledger(file: Path) -> Ledger:
-    """Read a ledger.
-
-    Raises:
-      LedgerError: not TOML, or a field that is missing, empty, unknown or of the wrong kind.
-    """
+    """Read a ledger: `LedgerError` for what is not TOML, or a field that is not as it must be."""
     try:
         fields = {"known": [], **tomllib.loads(file.read_text("utf-8"))}
         if fields.keys() != {"backend", "known"} or not isinstance(fields["backend"], str):

@@ -16,12 +16,7 @@ def in_words(error: BaseException) -> str:
 
 
 def shortened(text: str) -> str:
-    r"""The first and the last line of a text in one line, each with at most `MOST` characters.
-
-    Example:
-      >>> shortened("Traceback:\n  File 'a.py', line 3\nValueError: no")
-      'Traceback: ... ValueError: no'
-    """
+    """The first and the last line of a text in one line, each with at most `MOST` characters."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     text = " ... ".join(lines if len(lines) < 2 else (lines[0], lines[-1]))
     cut = f"{text[:MOST]} ... {text[-MOST:]}"
