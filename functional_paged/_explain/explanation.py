@@ -6,29 +6,16 @@ What is left to tell is which of the clauses that skip a token skipped it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, SupportsIndex
+from typing import SupportsIndex
 
 from .._arrays import to_numpy
 from .._errors import SpecError
 from .._sizes import CacheShape
-from .._spec import BlockTable, ChunkPlan, Form, IndexSpec, SlotMapping
+from .._spec import IndexSpec
 from .._static_checks import check_lowering
 from .._value_checks import check_spec
-from .model import Explanation, Source
-from .sources import (
-    TokenFates,
-    broken_total_sources,
-    chunk_sources,
-    slot_sources,
-    table_sources,
-)
-
-_SOURCES: dict[Form, Callable[[Any, TokenFates], list[Source]]] = {
-    BlockTable.form: table_sources,
-    ChunkPlan.form: chunk_sources,
-    SlotMapping.form: slot_sources,
-}
+from .model import Explanation
+from .sources import SOURCES, TokenFates, broken_total_sources
 
 
 def explain(
@@ -73,7 +60,7 @@ def explain(
     if error is not None and error.clause == "C21":
         sources = broken_total_sources(error, fates)
     else:
-        sources = _SOURCES[host.form](host, fates)
+        sources = SOURCES[host.form](host, fates)
     return Explanation(
         form=host.form,
         num_blocks=cache_shape[0],

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
+from typing import Any
 
 import array_api_compat.numpy as xp
 import numpy as np
@@ -12,7 +13,7 @@ import numpy as np
 from .._errors import SpecError
 from .._sizes import CacheShape
 from .._slots import destinations, slots_in
-from .._spec import BlockTable, ChunkPlan, IndexSpec, SlotMapping
+from .._spec import BlockTable, ChunkPlan, Form, IndexSpec, SlotMapping
 from .._value_checks import chunk_rules
 from .model import Fate, Run, Source, Token, count
 
@@ -64,7 +65,7 @@ class TokenFates:
         return [Source(title, count(len(named), "token"), tokens=named)] if named else []
 
 
-def table_sources(spec: BlockTable, fates: TokenFates) -> list[Source]:
+def _table_sources(spec: BlockTable, fates: TokenFates) -> list[Source]:
     """A source for each row of a table whose running total is sound, and one for the rest."""
     batch, width = spec.block_table.shape
     cu = range(batch + 1) if spec.cu_q_lens is None else spec.cu_q_lens.tolist()
@@ -107,7 +108,7 @@ def broken_total_sources(error: SpecError, fates: TokenFates) -> list[Source]:
     return [Source("any row", "", "" if named else str(error), fate, named)]
 
 
-def chunk_sources(spec: ChunkPlan, fates: TokenFates) -> list[Source]:
+def _chunk_sources(spec: ChunkPlan, fates: TokenFates) -> list[Source]:
     """A source for each row of a plan, and one for the tokens that no chunk names.
 
     Chunks may each name every token (C13), so what is told of them is limited to a multiple of
@@ -156,7 +157,7 @@ def chunk_sources(spec: ChunkPlan, fates: TokenFates) -> list[Source]:
     return sources + fates.rest(rest, "no chunk", "no chunk names it")
 
 
-def slot_sources(spec: SlotMapping, fates: TokenFates) -> list[Source]:
+def _slot_sources(spec: SlotMapping, fates: TokenFates) -> list[Source]:
     """One source for a slot mapping, and one for the tokens past its end."""
     given = spec.slots.tolist()
     tokens = []
@@ -176,6 +177,13 @@ def slot_sources(spec: SlotMapping, fates: TokenFates) -> list[Source]:
     source = Source("slots", count(len(given), "slot"), tokens=tuple(tokens), beyond=tuple(beyond))
     why = f"the spec names {count(len(given), 'token')}"
     return [source, *fates.rest(range(len(given), fates.num_tokens), "no slot", why)]
+
+
+SOURCES: dict[Form, Callable[[Any, TokenFates], list[Source]]] = {
+    BlockTable.form: _table_sources,
+    ChunkPlan.form: _chunk_sources,
+    SlotMapping.form: _slot_sources,
+}
 
 
 def _chunk_problems(chunks: np.ndarray, block_size: int) -> dict[int, str]:

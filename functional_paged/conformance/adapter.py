@@ -157,10 +157,7 @@ class BackendNotFound(LookupError):
     """A backend's adapter that does not exist or cannot load; the text says why."""
 
 
-METHODS = (
-    *("unsupported", "store", "store_pair", "info", "load", "transfer", "check", "vjp"),
-    *("store_apart", "encode", "decode"),
-)
+METHODS = [name for name in dir(FullAdapter) if not name.startswith("_")]
 _ALLOWED: dict[str, tuple[Any, ...]] = {
     "isolation": ("fork", "process"),
     "slot_dtypes": (("int32",), ("int64",), ("int32", "int64")),

@@ -10,6 +10,7 @@ from typing import Any
 
 from functional_paged.internal import CLAUSES, SPEC_VERSION
 
+from ..cases.case import Case
 from ..run.run_case import Result
 from ..run.supervise import BackendRun
 
@@ -24,18 +25,7 @@ def report(runs: Sequence[BackendRun]) -> dict[str, Any]:
         "suite_version": version("functional-paged"),
         "spec_version": SPEC_VERSION,
         "clauses": [asdict(clause) for clause in CLAUSES],
-        "cases": [
-            {
-                "id": case.id,
-                "clauses": list(case.clauses),
-                "about": case.about,
-                "link": case.link,
-                "kind": case.kind,
-                "twin": case.twin,
-                "cache_shape": list(case.build().cache_shape),
-            }
-            for case in cases
-        ],
+        "cases": [_case(case) for case in cases],
         "backends": [_backend(run) for run in runs],
     }
 
@@ -65,6 +55,12 @@ def _backend(run: BackendRun) -> dict[str, Any]:
         TWINS: counts_of(run.results, TWINS),
         "results": [_result(result) for result in run.results],
     }
+
+
+def _case(case: Case) -> dict[str, Any]:
+    told = {name: getattr(case, name) for name in ("id", "about", "link", "kind", "twin")}
+    shape = list(case.build().cache_shape)
+    return {**told, "clauses": list(case.clauses), "cache_shape": shape}
 
 
 def _result(result: Result) -> dict[str, Any]:
