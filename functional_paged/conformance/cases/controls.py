@@ -52,14 +52,9 @@ _BESIDES = {
 }
 
 
-def shape_name(shape: Shape) -> str:
-    """A cache's shape in case ids."""
-    return "n{}_h{}_s{}_d{}".format(*shape)
-
-
 def size_name(dtype: str, shape: Shape) -> str:
     """The end of the ids of a dtype and a shape."""
-    return f"{dtype}/{shape_name(shape)}"
+    return "{}/n{}_h{}_s{}_d{}".format(dtype, *shape)
 
 
 MAIN = size_name(MAIN_DTYPE, MAIN_SHAPE)
@@ -100,9 +95,8 @@ def standing(
     controls = [base]
     for clause in others:
         names = _OF_ONE_CLAUSE.get((spec.form, clause), ())
-        name = names[-1 if is_decode(spec) else 0] if names else None
-        if name is not None:
-            controls.append(f"{name}/{spec.form}/{size}")
+        if names:
+            controls.append(f"{names[-1 if is_decode(spec) else 0]}/{spec.form}/{size}")
     return (subject, *others), tuple(controls)
 
 

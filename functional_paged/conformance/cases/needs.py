@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from functional_paged import BlockTable, ChunkPlan, IndexSpec, SlotMapping, explain
+import numpy as np
+
+from functional_paged import BlockTable, ChunkPlan, IndexSpec, explain
 
 from .guarded_cache import Shape
 
@@ -11,7 +13,7 @@ def needs(spec: IndexSpec, shape: Shape, num_tokens: int) -> tuple[str, ...]:
     """The clauses but for C5 that decide something of a store, in their order.
 
     Example:
-      >>> import numpy as np
+      >>> from functional_paged import SlotMapping
       >>> needs(SlotMapping(np.int64([5, -1])), (6, 1, 2, 1), num_tokens=2)
       ('C4', 'C14')
     """
@@ -21,26 +23,13 @@ def needs(spec: IndexSpec, shape: Shape, num_tokens: int) -> tuple[str, ...]:
         clauses |= {run.first.clause for run in source.beyond}
         if source.beyond:  # C11: padding or not, it is not to be read
             clauses.add("C11")
-    if num_tokens == 0 or any(0 in array.shape for array in spec.arrays().values()):
-        clauses.add("C18")
-    clauses |= _OF_FORM[type(spec)](**vars(spec))
+    decides = {"C18": num_tokens == 0 or any(0 in array.shape for array in spec.arrays().values())}
+    if isinstance(spec, BlockTable):
+        decides["C6"] = (spec.context_kv_lens < 0).any()
+        decides["C7"] = spec.cu_q_lens is not None and (np.diff(spec.cu_q_lens) == 0).any()
+    elif isinstance(spec, ChunkPlan):
+        decides["C13"] = (spec.chunks < 0).any() or (spec.chunks[:, 3] == 0).any()
+    else:
+        decides |= {"C14": (spec.slots < 0).any(), "C4": spec.slots.dtype == "int64"}
+    clauses |= {clause for clause, is_needed in decides.items() if is_needed}
     return tuple(sorted(filter(None, clauses), key=lambda clause: int(clause[1:])))
-
-
-def _of_a_table(block_table, context_kv_lens, cu_q_lens) -> set[str]:
-    clauses = {"C6"} if (context_kv_lens < 0).any() else set()
-    if cu_q_lens is not None and (cu_q_lens[1:] == cu_q_lens[:-1]).any():
-        clauses.add("C7")
-    return clauses
-
-
-def _of_a_plan(chunks) -> set[str]:
-    return {"C13"} if (chunks < 0).any() or (chunks[:, 3] == 0).any() else set()
-
-
-def _of_slots(slots) -> set[str]:
-    clauses = {"C14"} if (slots < 0).any() else set()
-    return clauses | ({"C4"} if slots.dtype == "int64" else set())
-
-
-_OF_FORM = {BlockTable: _of_a_table, ChunkPlan: _of_a_plan, SlotMapping: _of_slots}

@@ -12,7 +12,7 @@ from functional_paged.internal import clause_order
 from ..bits import DTYPES
 from . import small_scopes
 from .case import Case
-from .controls import MAIN_DTYPE, MAIN_SHAPE, SHAPES, plain, shape_name
+from .controls import MAIN_DTYPE, MAIN_SHAPE, SHAPES, plain, size_name
 from .crossing import cases_of, forms_of, problem
 from .guarded_cache import Shape
 from .invalid import invalid_cases
@@ -48,7 +48,7 @@ def large_cases() -> tuple[Case, ...]:
     step = table([[shape[0] - 1, 0, shape[0] - 2]], [shape[2] - 1], [shape[2] + 2])
     return tuple(
         Case(
-            f"c19_last_block/{one.index_spec.form}/i8/{shape_name(shape)}",
+            f"c19_last_block/{one.index_spec.form}/{size_name('i8', shape)}",
             ("C19",),
             "element offsets past 2**31",
             functools.partial(problem, shape, "i8", one),
@@ -74,13 +74,10 @@ def every_case() -> tuple[Case, ...]:
 
 
 @functools.cache
-def _by_id() -> dict[str, Case]:
-    return {case.id: case for case in (*all_cases(), *large_cases())}
-
-
-@functools.cache
-def _small_by_id() -> dict[str, Case]:
-    return {case.id: case for case in small_cases()}
+def _by_id(*, small: bool) -> dict[str, Case]:
+    # A worker's forks are cheaper without the specs of the small cases.
+    cases = small_cases() if small else (*all_cases(), *large_cases())
+    return {case.id: case for case in cases}
 
 
 def find_case(case_id: str) -> Case:
@@ -89,8 +86,7 @@ def find_case(case_id: str) -> Case:
     Raises:
       KeyError: there is none.
     """
-    # A worker's forks are cheaper without the specs of the small cases.
-    by_id = _small_by_id() if case_id.startswith("small/") else _by_id()
+    by_id = _by_id(small=case_id.startswith("small/"))
     sizes = _ID_OF_A_SHAPE.fullmatch(case_id)
     if case_id not in by_id and sizes and sizes[1] in DTYPES:
         blocks, heads, block_size, head_dim = map(int, sizes.groups()[1:])
