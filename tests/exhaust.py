@@ -34,18 +34,17 @@ def exhaust(stack: Stack) -> int:
     for number, stored in enumerate(places):
         for token, slot in stored:
             slots[number, token] = slot
-    arrays = {name: jnp.asarray(array) for name, array in stack.arrays.items()}
+    specs = stack.specs.map(jnp.asarray)
     where: Any = {"cache_shape": stack.cache_shape, "num_tokens": stack.num_tokens}
 
-    def lower(arrays: Any) -> Any:
-        spec = stack.form(**arrays)
+    def lower(spec: Any) -> Any:
         return to_slots(spec, **where).slots, plan_chunks(spec, **where).chunks
 
-    got, chunks = jax.jit(jax.vmap(lower))(arrays)
+    got, chunks = jax.jit(jax.vmap(lower))(specs)
     _same(stack, "to_slots", np.asarray(got), slots)
     _check_plans(stack, np.asarray(chunks), places)
     _check_numpy(stack, slots, np.asarray(chunks))
-    _check_stores(stack, arrays, slots)
+    _check_stores(stack, specs, slots)
     return len(stack)
 
 
@@ -75,7 +74,7 @@ def _check_numpy(stack: Stack, slots: np.ndarray, chunks: np.ndarray) -> None:
         _same(stack, "plan_chunks in NumPy", plan, chunks[number], number)
 
 
-def _check_stores(stack: Stack, arrays: Any, slots: np.ndarray) -> None:
+def _check_stores(stack: Stack, specs: Any, slots: np.ndarray) -> None:
     num_slots = stack.cache_shape[0] * stack.cache_shape[2]
     states = np.arange(1, stack.num_tokens + 1, dtype=np.int8)
     before = np.arange(-num_slots, 0, dtype=np.int8)
@@ -89,13 +88,11 @@ def _check_stores(stack: Stack, arrays: Any, slots: np.ndarray) -> None:
         others = np.where(contested, allowed[stored, slot], 0)
         allowed[stored, slot] = others | _bit(states[token])
 
-    def store(cache: Any, arrays: Any) -> Any:
+    def store(cache: Any, spec: Any) -> Any:
         shape = (stack.num_tokens, 1, 1)
-        return store_single(
-            cache.reshape(stack.cache_shape), states.reshape(shape), stack.form(**arrays)
-        )
+        return store_single(cache.reshape(stack.cache_shape), states.reshape(shape), spec)
 
-    in_jax = jax.jit(jax.vmap(store))(caches, arrays)
+    in_jax = jax.jit(jax.vmap(store))(caches, specs)
     _allowed(stack, "store_single", np.asarray(in_jax).reshape(caches.shape), allowed)
     _allowed(stack, "store_single_", _in_torch(stack, caches, states, slots), allowed)
 

@@ -28,7 +28,7 @@ def test_every_small_spec(form: str) -> None:
 
 def stack_of_slots() -> Stack:
     slots = np.array([[0, PAD], [3, 1], [2, 2], [4, -3]], np.int32)
-    return Stack(SlotMapping, {"slots": slots}, (2, 1, 2, 1), 2)
+    return Stack(SlotMapping(slots), (2, 1, 2, 1), 2)
 
 
 def test_the_search_passes_what_is_right() -> None:

@@ -22,13 +22,11 @@ def recorded_cases() -> Iterator[Case]:
     """A prefill that begins inside a page, and a decode batch."""
     shape: Shape = (11, 3, 16, 64)
     for record, prefill, decode in recorded_kv():
-        steps = {
-            "prefill": (table([[7, 2, 10]], [5], [len(prefill)]), prefill),
-            "decode": (table([[7, 2], [9, 0], [1, 3], [6, 4]], [15, 16, 3, 17]), decode),
-        }
-        for name, (step, states) in steps.items():
-            for one in forms_of(step, shape):
-                spec = one.index_spec
+        for name, step, states in (
+            ("prefill", table([[7, 2, 10]], [5], [len(prefill)]), prefill),
+            ("decode", table([[7, 2], [9, 0], [1, 3], [6, 4]], [15, 16, 3, 17]), decode),
+        ):
+            for spec in (one.index_spec for one in forms_of(step, shape)):
                 base = before_shape(spec.form, short_name(states.dtype), shape)
                 clauses, controls = standing("C5", spec, shape, len(states), base)
                 yield Case(

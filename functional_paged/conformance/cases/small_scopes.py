@@ -26,23 +26,20 @@ class Stack:
     """Index specs of one form, one shape and one cache.
 
     Attributes:
-      form: the class of the specs.
-      arrays: the fields by name, each with the specs along its first axis; a field that is `None`
-        in every spec is missing.
+      specs: as one, in whose arrays they lie along the first axis.
       cache_shape: of every spec.
       num_tokens: of every spec.
     """
 
-    form: type[BlockTable] | type[ChunkPlan] | type[SlotMapping]
-    arrays: dict[str, np.ndarray]
+    specs: IndexSpec
     cache_shape: Shape
     num_tokens: int
 
     def __len__(self) -> int:
-        return len(next(iter(self.arrays.values())))
+        return len(next(iter(self.specs.arrays().values())))
 
     def __getitem__(self, number: int) -> IndexSpec:
-        return self.form(**{name: array[number] for name, array in self.arrays.items()})
+        return self.specs.map(lambda array: array[number])
 
 
 SPECS_OF_A_CASE = 4096
@@ -60,10 +57,10 @@ def cases_of(stack: Stack) -> Iterator[Case]:
     """The specs of a stack, each to be stored, as cases of so many."""
     num_blocks, _, block_size, _ = stack.cache_shape
     shape = (num_blocks, HEADS, block_size, HEAD_DIM)
-    form = stack.form.form
-    sizes = "x".join(map(str, next(iter(stack.arrays.values())).shape[1:]))
+    form, arrays = stack.specs.form, stack.specs.arrays()
+    sizes = "x".join(map(str, next(iter(arrays.values())).shape[1:]))
     name = f"small/{form}/n{num_blocks}_s{block_size}_t{stack.num_tokens}_{sizes}"
-    name += "_prefill" if "cu_q_lens" in stack.arrays else ""
+    name += "_prefill" if "cu_q_lens" in arrays else ""
     for number, start in enumerate(range(0, len(stack), SPECS_OF_A_CASE)):
         numbers = range(start, min(start + SPECS_OF_A_CASE, len(stack)))
         yield Case(
@@ -97,13 +94,12 @@ def block_tables() -> Iterator[Stack]:
         totals = np.pad(q_lens.cumsum(axis=1, dtype=np.int32), ((0, 0), (1, 0)))
         table, context = _pairs(entries, contexts)
         few = {max(0, batch * block_size - 1)} if batch * width < 4 else set[int]()
-        decode = {"block_table": table, "context_kv_lens": context}
         for num_tokens in sorted({batch, *few}):
-            yield Stack(BlockTable, decode, shape, num_tokens)
+            yield Stack(BlockTable(table, context), shape, num_tokens)
         number, total = _pairs(np.arange(len(table)), totals)
-        prefill = {name: array[number] for name, array in decode.items()}
+        prefill = BlockTable(table[number], context[number], total)
         for num_tokens in sorted({batch * (block_size + 1), *few}):
-            yield Stack(BlockTable, {**prefill, "cu_q_lens": total}, shape, num_tokens)
+            yield Stack(prefill, shape, num_tokens)
 
 
 def chunk_plans() -> Iterator[Stack]:
@@ -115,7 +111,7 @@ def chunk_plans() -> Iterator[Stack]:
         first, second = _pairs(chunks, chunks)
         plans = (np.zeros((1, 0, 4), np.int32), chunks[:, None], np.stack([first, second], axis=1))
         for stacked in plans:
-            yield Stack(ChunkPlan, {"chunks": stacked}, shape, num_tokens)
+            yield Stack(ChunkPlan(stacked), shape, num_tokens)
 
 
 def slot_mappings() -> Iterator[Stack]:
@@ -123,7 +119,7 @@ def slot_mappings() -> Iterator[Stack]:
     sizes = itertools.product((1, 2), (1, 2), (0, 1, 2, 3), range(5))
     for num_blocks, block_size, num_tokens, num_slots in sizes:
         slots = _every(range(-2, num_blocks * block_size + 2), num_slots)
-        yield Stack(SlotMapping, {"slots": slots}, (num_blocks, 1, block_size, 1), num_tokens)
+        yield Stack(SlotMapping(slots), (num_blocks, 1, block_size, 1), num_tokens)
 
 
 SCOPES = {"block_table": block_tables, "chunks": chunk_plans, "slots": slot_mappings}
