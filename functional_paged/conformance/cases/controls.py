@@ -45,11 +45,12 @@ _OF_ONE_CLAUSE: dict[tuple[str, str], tuple[str, ...]] = {
     ("slots", "C10"): ("c10_fewer_slots",),
     ("slots", "C14"): ("c14_pad",),
 }
-_BESIDES = {
+BESIDES = {
     "c5_huge_context": ("c9_past_the_table_in_decode",),
     "c14_negative_slots": ("c14_pad",),
     "c14_long_negative_slots": ("c14_negative_slots", "c12_long_slots"),
 }
+"""More controls of a scenario: those of the same clause, and those that only a person sees."""
 
 
 def size_name(dtype: str, shape: Shape) -> str:
@@ -98,11 +99,6 @@ def standing(
         if names:
             controls.append(f"{names[-1 if is_decode(spec) else 0]}/{spec.form}/{size}")
     return (subject, *others), tuple(controls)
-
-
-def besides(name: str, form: str, size: str) -> tuple[str, ...]:
-    """More controls of a scenario: those of the same clause, and those that only a person sees."""
-    return tuple(f"{other}/{form}/{size}" for other in _BESIDES.get(name, ()))
 
 
 def is_decode(spec: IndexSpec) -> bool:

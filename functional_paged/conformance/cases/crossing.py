@@ -11,21 +11,9 @@ import numpy as np
 from functional_paged import PAD, BlockTable, ChunkPlan, SlotMapping, reference
 
 from ..bits import DTYPES, pattern
+from . import controls
 from .case import Case
-from .controls import (
-    MAIN,
-    MAIN_DTYPE,
-    MAIN_SHAPE,
-    QUICK_SHAPES,
-    SHAPES,
-    before_shape,
-    besides,
-    is_decode,
-    plain,
-    size_name,
-    standing,
-    subject_of,
-)
+from .controls import MAIN_DTYPE, MAIN_SHAPE, QUICK_SHAPES, SHAPES, size_name, subject_of
 from .guarded_cache import Shape
 from .needs import needs
 from .problem import Problem
@@ -65,16 +53,15 @@ def cases_of(
             subject = next((clause for clause in _SUBJECTS if clause in needed), "C5")
         case_id = f"{name}/{form}/{size}"
         if not of_the_shape:
-            base = plain(form, dtype)
+            base = controls.plain(form, dtype)
         elif name == "c5_prefill":
-            base = before_shape(form, dtype, shape)
-        elif is_decode(spec) and name != "c5_decode":
-            base = f"c5_decode/{form}/{size}"
+            base = controls.before_shape(form, dtype, shape)
         else:
-            base = f"c5_prefill/{form}/{size}"
-        singles = size if of_the_shape else MAIN
-        clauses, controls = standing(subject, spec, shape, step.num_tokens, base, singles)
-        controls += besides(name, form, singles)
+            decode = controls.is_decode(spec) and name != "c5_decode"
+            base = f"c5_{'decode' if decode else 'prefill'}/{form}/{size}"
+        singles = size if of_the_shape else controls.MAIN
+        clauses, before = controls.standing(subject, spec, shape, step.num_tokens, base, singles)
+        more = (f"{other}/{form}/{singles}" for other in controls.BESIDES.get(name, ()))
         yield Case(
             id=case_id,
             clauses=clauses,
@@ -82,7 +69,7 @@ def cases_of(
             build=functools.partial(problem, shape, dtype, one),
             link=LINKS.get(name),
             quick=of_the_shape and _is_quick(name, shape, written),
-            controls=tuple(control for control in controls if control != case_id),
+            controls=tuple(control for control in (*before, *more) if control != case_id),
         )
 
 

@@ -21,7 +21,7 @@ from .steps import table
 def recorded_cases() -> Iterator[Case]:
     """A prefill that begins inside a page, and a decode batch."""
     shape: Shape = (11, 3, 16, 64)
-    for record, prefill, decode in recorded_kv():
+    for record, prefill, decode in _recorded_kv():
         for name, step, states in (
             ("prefill", table([[7, 2, 10]], [5], [len(prefill)]), prefill),
             ("decode", table([[7, 2], [9, 0], [1, 3], [6, 4]], [15, 16, 3, 17]), decode),
@@ -38,18 +38,8 @@ def recorded_cases() -> Iterator[Case]:
                 )
 
 
-def recorded_kv() -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    """Rows that SmolLM2-135M-Instruct stored into each of some caches.
-
-    Yields:
-      `<dtype>/layer<NN>/<k or v>`; the rows of a prefill, bfloat16 or
-      float32[num_tokens, kv_heads, head_dim]; those of single decode steps.
-
-    Example:
-      >>> name, prefill, decode = next(recorded_kv())
-      >>> name, prefill.dtype.name, prefill.shape, decode.shape
-      ('bfloat16/layer00/k', 'bfloat16', (33, 3, 64), (4, 3, 64))
-    """
+def _recorded_kv() -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """`bfloat16/layer00/k`, rows of a prefill, and of decode steps, from SmolLM2-135M-Instruct."""
     path = resources.files("functional_paged.conformance") / "data" / "smollm2_kv.npz"
     with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
         for name in sorted(key for key in file.files if "/" in key):

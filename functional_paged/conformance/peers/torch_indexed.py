@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 
@@ -24,9 +26,7 @@ class IndexPutAdapter(TorchOnCpu):
         tensor_over(cache)[slots // block_size, :, slots % block_size] = tensor_over(states)[tokens]
         return cache
 
-    def encode(
-        self, states: np.ndarray, scale: np.ndarray | None, codec: str
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def encode(self, states: np.ndarray, scale: np.ndarray | None, codec: str) -> Any:
         given = None if scale is None else tensor_over(scale)
         payload, used = encoded(torch, tensor_over(states), given, codec)
         return array_of(payload), array_of(used)
