@@ -16,8 +16,7 @@ from .bits import DTYPES
 from .cases.crossing import pattern_of
 from .cases.guarded_cache import LAYOUTS
 from .cases.problem import Problem
-
-INT32 = (-(2**31), 2**31 - 1)
+from .cases.scenarios import INT32_MAX, INT32_MIN
 
 
 @dataclass(frozen=True)
@@ -131,7 +130,7 @@ def problems(draw: st.DrawFn, *, hostile: bool = True) -> Problem:
 
 
 def _near(low: int, high: int) -> st.SearchStrategy[int]:
-    return st.integers(low, high) | st.sampled_from([INT32[0], INT32[1], INT32[1] - 1, -7])
+    return st.integers(low, high) | st.sampled_from([INT32_MIN, INT32_MAX, INT32_MAX - 1, -7])
 
 
 def _lists(element: st.SearchStrategy[int], length: int) -> st.SearchStrategy[list[int]]:
@@ -143,5 +142,5 @@ def _distinct(draw: st.DrawFn, bound: int, length: int) -> list[int]:
     """Different numbers from 0 to below a bound, and a few negative ones, more where they end."""
     numbers = draw(st.permutations(range(bound)))
     holes = max(length - bound, draw(st.integers(0, min(length, 2))))
-    negative = draw(_lists(st.sampled_from([PAD, PAD - 1, INT32[0]]), holes))
+    negative = draw(_lists(st.sampled_from([PAD, PAD - 1, INT32_MIN]), holes))
     return draw(st.permutations([*negative, *numbers[: length - holes]]))

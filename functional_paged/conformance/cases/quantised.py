@@ -64,8 +64,8 @@ def codec_cases() -> Iterator[Case]:
 def _problem(name: str, codec_name: str, dtype_name: str) -> Problem:
     codec, dtype = CODECS[codec_name], DTYPES[dtype_name]
     with np.errstate(all="ignore"):
-        ready = _quotients(codec, dtype) if name in ("q1_decode", "q2_division") else None
-        states, scale = ready or _numbers(codec, name)
+        is_any = name in ("q1_decode", "q2_division")
+        states, scale = _quotients(codec, dtype) if is_any else _numbers(codec, name)
         states = states.astype(dtype)
     wide = np.broadcast_to(scale, states.shape[1:]) if codec.group == "channel" else scale
     tokens, heads, head_dim = states.shape

@@ -61,7 +61,7 @@ def _vector(case: Case) -> dict[str, Any]:
         "index_spec": {
             name: {
                 "dtype": array.dtype.name,
-                "shape": list(array.shape),
+                "shape": array.shape,
                 "values": array.ravel().tolist(),
             }
             for name, array in problem.index_spec.arrays().items()

@@ -6,7 +6,6 @@ store. That is what the scoreboard is about, so nothing here uses `to_slots`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -20,7 +19,11 @@ TokensAndSlots: TypeAlias = tuple[np.ndarray, np.ndarray]
 
 def tokens_and_slots(index_spec: IndexSpec, block_size: int) -> TokensAndSlots:
     """The tokens that a spec of NumPy arrays names, and the slot of each; int64[num_named]."""
-    return _BY_FORM[index_spec.form](index_spec, block_size)
+    if isinstance(index_spec, SlotMapping):
+        return np.arange(len(index_spec.slots)), index_spec.slots
+    if isinstance(index_spec, BlockTable):
+        return _of_table(index_spec, block_size)
+    return _of_chunks(index_spec, block_size)
 
 
 def encoded(xp: Any, states: Any, scale: Any, codec: str) -> tuple[Any, Any]:
@@ -52,14 +55,3 @@ def _of_chunks(spec: ChunkPlan, block_size: int) -> TokensAndSlots:
         tokens.append(start + np.arange(length))
         slots.append(block * block_size + offset + np.arange(length))
     return np.concatenate(tokens), np.concatenate(slots)
-
-
-def _of_slots(spec: SlotMapping, block_size: int) -> TokensAndSlots:
-    return np.arange(len(spec.slots)), spec.slots
-
-
-_BY_FORM: dict[str, Callable[[Any, int], TokensAndSlots]] = {
-    "block_table": _of_table,
-    "chunks": _of_chunks,
-    "slots": _of_slots,
-}
