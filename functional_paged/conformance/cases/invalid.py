@@ -104,16 +104,13 @@ def invalid_cases() -> Iterator[Case]:
         twin = problem(MAIN_SHAPE, "bf16", step)
         yield from _pair("c3_states_on_another_device", twin, twin, "apart")
     for step in (QUERIES, chunks((0, 1, 0, 2)), mapping(1, 2)):
-        case_id, build = _accepted(step.index_spec.form), partial(problem, MAIN_SHAPE, "bf16", step)
+        case_id = f"c5_checked/{step.index_spec.form}"
+        build = partial(problem, MAIN_SHAPE, "bf16", step)
         about = "a valid spec, which a value check must not refuse"
         yield Case(case_id, ("C5",), about, build, "accept", quick=True)
     for name, steps in WRONG_VALUES.items():
         bad, twin = (problem(MAIN_SHAPE, "bf16", step) for step in steps)
         yield from _pair(name, bad, twin, "check")
-
-
-def _accepted(form: str) -> str:
-    return f"c5_checked/{form}"
 
 
 def _pair(name: str, bad: Problem, twin: Problem, kind: CaseKind = "refuse") -> Iterator[Case]:
@@ -132,5 +129,5 @@ def _pair(name: str, bad: Problem, twin: Problem, kind: CaseKind = "refuse") -> 
         "accept" if is_check else "store",
         quick=is_check,  # a quick run has enough that are to be stored
         twin=True,
-        controls=(_accepted(spec.form),) if is_check else controls,
+        controls=(f"c5_checked/{spec.form}",) if is_check else controls,
     )

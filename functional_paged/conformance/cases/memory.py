@@ -31,33 +31,33 @@ def memory_cases() -> Iterator[Case]:
     for one in forms_of(step, MAIN_SHAPE):
         made = problem(MAIN_SHAPE, MAIN_DTYPE, one)
         about = "inputs keep their bits; a store in place returns the cache it was given"
-        yield _case("c17_inputs", about, made, quick=True, names_dtype=False)
+        yield case_of("c17_inputs", about, made, quick=True, ending="")
         for layout in LAYOUTS[1:]:
             about = f"a cache that lies {layout} in memory"
             shape, link = (n, 1 if layout == "lone_head" else h, s, d), FLASHINFER + "527"
             laid = problem(shape, MAIN_DTYPE, one, layout)
             name = f"c20_cache_{layout}"
-            yield _case(name, about, laid, quick=True, link=link, names_dtype=False)
+            yield case_of(name, about, laid, quick=True, link=link, ending="")
         for layout in ("fused_qkv", "expanded_heads", "every_other_token"):
             about = f"states that lie {layout} in memory"
             laid, link = replace(made, states=_laid(made.states, layout)), FLASHINFER + "588"
-            yield _case(f"c20_states_{layout}", about, laid, link=link, names_dtype=False)
+            yield case_of(f"c20_states_{layout}", about, laid, link=link, ending="")
     holes = table([[n - 1, 0, 2], [3, 1, PAD]], [s - 1, 2 * s - 1], [s + 2, 3])
     for one, dtype in itertools.product(forms_of(holes, MAIN_SHAPE), ("f32", "bf16")):
         made, quick = problem(MAIN_SHAPE, dtype, one), dtype == "f32" and one is holes
         about = "cotangents of the cache and of the states"
-        yield _case("c22_vjp", about, made, kind="vjp", quick=quick)
+        yield case_of("c22_vjp", about, made, kind="vjp", quick=quick)
         about = "the rows read back, zeros for tokens that are not stored"
-        yield _case("c16_load", about, made, kind="load")
+        yield case_of("c16_load", about, made, kind="load")
     plan = plan_of((0, 1, 0, 2 * s), (2 * s, 2, 0, s), num_tokens=3 * s)
     made, about = problem(MAIN_SHAPE, MAIN_DTYPE, plan), "a plan made for blocks of twice the size"
-    yield _case("c13_plan_for_another_block_size", about, made, link=VLLM + "51031")
+    yield case_of("c13_plan_for_another_block_size", about, made, link=VLLM + "51031")
     before = "c16_head_dim_1/{}/f32"
     many = problem((2_334, 1, 30, 1), "f32", mapping(70_000, 65_535, 65_536, 70_001, 0))
-    yield _case("c5_many_slots", "slots past 65,536", many, before=before)
+    yield case_of("c5_many_slots", "slots past 65,536", many, before=before)
     far = plan_of((0, 65_536, 0, 1), (1, 3, 0, 1), num_tokens=2)
     many = problem((70_000, 1, 1, 1), "f32", far)
-    yield _case("c5_many_blocks", "blocks past 65,536", many, before=before)
+    yield case_of("c5_many_blocks", "blocks past 65,536", many, before=before)
 
 
 def transfer_cases() -> Iterator[Case]:
@@ -78,7 +78,7 @@ def transfer_cases() -> Iterator[Case]:
         ("c17_transfer_down", "each token to the slot before", low, high, None),
     ):
         made = replace(problem(MAIN_SHAPE, MAIN_DTYPE, to), source=(source.index_spec, shape))
-        yield _case(name, about, made, kind="transfer", quick=True)
+        yield case_of(name, about, made, kind="transfer", quick=True)
 
 
 def bit_cases() -> Iterator[Case]:
@@ -90,16 +90,16 @@ def bit_cases() -> Iterator[Case]:
         about = "a dtype is only a size: bits move, whatever they mean"
         for dtype in DTYPES.keys() - {MAIN_DTYPE}:
             made = problem(MAIN_SHAPE, dtype, step)
-            yield _case("c16_dtype", about, made, before=f"c5_prefill/{{}}/{MAIN}")
+            yield case_of("c16_dtype", about, made, before=f"c5_prefill/{{}}/{MAIN}")
         about = "a row of any length, whole, and not a column more"
         for head_dim, dtype in sizes:
             made = problem((n, h, s, head_dim), dtype, step)
-            yield _case(f"c16_head_dim_{head_dim}", about, made, link=VLLM + "45466")
+            yield case_of(f"c16_head_dim_{head_dim}", about, made, link=VLLM + "45466")
     yield from payload_cases(MAIN_SHAPE)
     about = "every pattern of 8 and 16 bits, stored and left alone"
     for dtype in DTYPES:
         made, quick = _every_bit_pattern(dtype), dtype in ("bf16", "i8")
-        yield _case("c16_every_bit_pattern", about, made, quick=quick)
+        yield case_of("c16_every_bit_pattern", about, made, quick=quick)
 
 
 def payload_cases(shape: Shape) -> Iterator[Case]:
@@ -108,10 +108,10 @@ def payload_cases(shape: Shape) -> Iterator[Case]:
     about = "NaN payloads, stored and left alone"
     for step, dtype in itertools.product(forms_of(prefill, shape), FLOATS):
         made = problem(shape, dtype, step, payloads=True)
-        yield _case("c16_nan_payloads", about, made, quick=dtype == MAIN_DTYPE)
+        yield case_of("c16_nan_payloads", about, made, quick=dtype == MAIN_DTYPE)
 
 
-def _case(
+def case_of(
     name: str,
     about: str,
     made: Problem,
@@ -120,14 +120,17 @@ def _case(
     kind: CaseKind = "store",
     quick: bool = False,
     link: str | None = None,
-    names_dtype: bool = True,
+    ending: str = "/{}",
 ) -> Case:
-    """A case whose subject its name tells, and before which stands a plain one of its dtype."""
+    """A case whose subject its name tells, and before which stands a plain one of its dtype.
+
+    Form and dtype are filled in where `before` and the id's `ending` leave room for them.
+    """
     spec, dtype = made.index_spec, short_name(made.dtype)
     base = before.format(spec.form) or plain(spec.form, dtype)
     subject, num_tokens = subject_of(name), len(made.states)
     clauses, controls = standing(subject, spec, made.cache_shape, num_tokens, base)
-    case_id = f"{name}/{spec.form}" + (f"/{dtype}" if names_dtype else "")
+    case_id = f"{name}/{spec.form}{ending.format(dtype)}"
     return Case(case_id, clauses, about, lambda: made, kind, link, quick, controls=controls)
 
 

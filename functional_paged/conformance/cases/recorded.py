@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator
 from importlib import resources
 
@@ -11,9 +10,10 @@ import numpy as np
 
 from ..bits import short_name
 from .case import Case
-from .controls import before_shape, standing
+from .controls import before_shape
 from .crossing import forms_of
 from .guarded_cache import Shape
+from .memory import case_of
 from .problem import Problem
 from .steps import table
 
@@ -23,19 +23,14 @@ def recorded_cases() -> Iterator[Case]:
     shape: Shape = (11, 3, 16, 64)
     for record, prefill, decode in _recorded_kv():
         for name, step, states in (
-            ("prefill", table([[7, 2, 10]], [5], [len(prefill)]), prefill),
-            ("decode", table([[7, 2], [9, 0], [1, 3], [6, 4]], [15, 16, 3, 17]), decode),
+            ("c5_smollm2_prefill", table([[7, 2, 10]], [5], [len(prefill)]), prefill),
+            ("c5_smollm2_decode", table([[7, 2], [9, 0], [1, 3], [6, 4]], [15, 16, 3, 17]), decode),
         ):
-            for spec in (one.index_spec for one in forms_of(step, shape)):
-                base = before_shape(spec.form, short_name(states.dtype), shape)
-                clauses, controls = standing("C5", spec, shape, len(states), base)
-                yield Case(
-                    f"c5_smollm2_{name}/{spec.form}/{record}",
-                    clauses,
-                    f"keys and values of a real model: {name}",
-                    functools.partial(Problem, shape, states.dtype, states, spec),
-                    controls=controls,
-                )
+            before = before_shape("{}", short_name(states.dtype), shape)
+            about = "keys and values of a real model"
+            for one in forms_of(step, shape):
+                made = Problem(shape, states.dtype, states, one.index_spec)
+                yield case_of(name, about, made, before=before, ending=f"/{record}")
 
 
 def _recorded_kv() -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
