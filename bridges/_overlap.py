@@ -35,7 +35,7 @@ def overlaps_itself(shape: Sequence[int], strides: Sequence[int]) -> bool:
 def may_meet(one: torch.Tensor, other: torch.Tensor) -> bool:
     """Whether the memory from first to last element of two tensors has a byte in common."""
     distance = other.data_ptr() - one.data_ptr()
-    return distance < _reach(one) if distance >= 0 else -distance < _reach(other)
+    return distance < _bytes_of(one) if distance >= 0 else -distance < _bytes_of(other)
 
 
 def share_memory(one: torch.Tensor, other: torch.Tensor) -> bool:
@@ -53,12 +53,15 @@ def share_memory(one: torch.Tensor, other: torch.Tensor) -> bool:
     return overlaps_itself((2, *one.shape), (step, *one.stride()))
 
 
-def _reach(tensor: torch.Tensor) -> int:
-    """Bytes from a tensor's first element to the end of its last."""
+def reach(shape: Sequence[int], strides: Sequence[int]) -> int:
+    """How many elements of memory a strided tensor spans, from its first element to its last."""
+    return 1 + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
+
+
+def _bytes_of(tensor: torch.Tensor) -> int:
     if tensor.is_contiguous():
         return tensor.nbytes
-    steps = zip(tensor.shape, tensor.stride(), strict=True)
-    return (1 + sum((size - 1) * stride for size, stride in steps)) * tensor.itemsize
+    return reach(tensor.shape, tensor.stride()) * tensor.itemsize
 
 
 @constant_in_graphs

@@ -16,11 +16,12 @@ from bridges.ixformer import IxformerBackend
 from bridges.ixformer import proofs as prover_module
 from bridges.ixformer.backend import NATIVE, SAFE
 from bridges.ixformer.backend import _native as native
-from bridges.ixformer.model import PLAUSIBLE, KernelSemantics, ModelFunctions
+from bridges.ixformer.model import KernelSemantics, ModelFunctions
 from bridges.ixformer.trials import specs
 from functional_paged import PAD, BlockTable, SlotMapping, SpecError, check_spec
 from tests.guarded import PLAIN, Guarded, a_states, kit_steps, store
 from tests.helpers import i32
+from tests.plausible import PLAUSIBLE
 
 
 def model_backend(**semantics):

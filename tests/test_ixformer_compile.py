@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import bridges
-from bridges.ixformer import IxformerBackend, op
-from bridges.ixformer.backend import NATIVE
+from bridges.ixformer import IxformerBackend
+from bridges.ixformer.backend import NATIVE, _store_op
 from bridges.ixformer.model import KernelSemantics, ModelFunctions
 from functional_paged import BlockTable, ChunkPlan, SlotMapping
 from tests.guarded import PLAIN, Guarded, a_states
@@ -95,4 +95,6 @@ def test_opcheck(native):
     plan = bridges.plan(spec, cache=cache, num_tokens=24, backend=backend, check=True)
     writes = plan.lowered
     arguments = ([cache], [torch.ones(24, 2, 8)], writes.table, writes.contexts)
-    torch.library.opcheck(op.store, (*arguments, writes.native if native else None, writes.backend))
+    torch.library.opcheck(
+        _store_op, (*arguments, writes.native if native else None, writes.backend)
+    )

@@ -10,9 +10,10 @@ import torch
 from bridges import BackendUnsupported
 from bridges.ixformer import IxformerBackend
 from bridges.ixformer import proofs as prover_module
-from bridges.ixformer.model import PLAUSIBLE, KernelSemantics, ModelFunctions
+from bridges.ixformer.model import KernelSemantics, ModelFunctions
 from bridges.ixformer.trials.finding import Finding
 from tests.guarded import ODD, PLAIN, Guarded, a_states, kit_steps, store
+from tests.plausible import PLAUSIBLE
 
 
 def serves(wheel, shape, dtype):

@@ -9,10 +9,11 @@ import pytest
 import torch
 
 import bridges
-from bridges.ixformer.model import PLAUSIBLE, KernelSemantics, ModelFunctions
+from bridges.ixformer.model import KernelSemantics, ModelFunctions
 from functional_paged import BlockTable, reference
 from tests.guarded import ODD, PLAIN, Guarded, a_states, kit_steps
 from tests.helpers import i32
+from tests.plausible import PLAUSIBLE
 
 
 def run(spec, shape=(4, 1, 2, 1), num_tokens=None, **semantics):

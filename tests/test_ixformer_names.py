@@ -12,8 +12,9 @@ from torch._subclasses import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 
 import bridges
-from bridges import BackendUnsupported
-from bridges.ixformer import IxformerBackend, model, op
+from bridges import BackendUnsupported, _registry
+from bridges.ixformer import IxformerBackend, model
+from bridges.ixformer import backend as module
 from bridges.ixformer.backend import NATIVE, SAFE
 from bridges.ixformer.model import KernelSemantics, ModelFunctions
 from functional_paged import SlotMapping
@@ -47,8 +48,8 @@ class Step(torch.nn.Module):
 def test_a_second_object_of_a_name_gets_a_name_of_its_own():
     first, second = backend_of("twin"), backend_of("twin", store_mode="missing")
     assert (first.name, second.name) == ("twin", "twin#2")
-    assert op.prover_of("twin") is first.prover
-    assert op.prover_of("twin#2") is second.prover
+    assert _registry.find("twin") is first
+    assert _registry.find("twin#2") is second
     assert backend_of().name.startswith("ixformer#")  # the name of the installed library's
 
 
@@ -103,9 +104,9 @@ def test_an_exported_program_says_which_backend_it_misses(exported):
 
 
 def test_loading_the_operator_again_is_harmless():
-    before = op.store
-    with loaded_again(op):
-        assert op.store is before
+    before = module._store_op
+    with loaded_again(module):
+        assert module._store_op is before
         assert store(backend_of(), Guarded(SHAPE, DTYPE), STATES, SPEC) == SAFE
 
 
@@ -142,7 +143,7 @@ def test_a_traced_store_has_no_trial_in_its_graph(mode, traceable):
     cache, states, slots = torch.zeros(4, 2, 16, 8), torch.ones(2, 2, 8), torch.tensor([17, -1])
     graph = make_fx(Step(backend), tracing_mode=mode)(cache.clone(), states, slots)
     targets = [node.target for node in graph.graph.nodes if node.op == "call_function"]
-    assert targets.count(op.store) == 1
+    assert targets.count(module._store_op) == 1
     assert len(targets) < 60
     out = graph(cache, states, slots)
     assert torch.equal(out[1, :, 1], states[0])
@@ -173,4 +174,4 @@ def test_a_probe_does_not_depend_on_it_either():
 
 def test_a_name_that_no_backend_has_is_refused():
     with pytest.raises(BackendUnsupported, match="backend 'ixformer-model#99' does not exist"):
-        op.prover_of("ixformer-model#99")
+        _registry.find("ixformer-model#99")

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from bridges.ixformer.trials.canvas import ALIGNMENT, Canvas, reach
+from bridges._overlap import reach
+from bridges.ixformer.trials.canvas import ALIGNMENT, Canvas
 from bridges.ixformer.trials.specs import PREFILL, decode_rows
 from bridges.ixformer.trials.trial import TensorKind, canvases
 

@@ -122,7 +122,7 @@ print(step(torch.zeros(4, 1, 2, 3), torch.ones(2, 1, 3), torch.tensor([7, -1])).
     assert elsewhere().returncode == 1  # so the import is what does it
 
 
-@pytest.mark.parametrize("module", ["_operator", "torch_inplace", "numba_cpu", "ixformer.op"])
+@pytest.mark.parametrize("module", ["_operator", "torch_inplace", "numba_cpu", "ixformer.backend"])
 def test_a_module_of_an_operator_may_be_loaded_again(module):
     before = torch_inplace._store_op, numba_cpu._store_op
     with loaded_again(importlib.import_module(f"bridges.{module}")):

@@ -15,7 +15,8 @@ from functional_paged.internal import INT32_MAX, Integer, Shaped
 from .. import _registry
 from .._backend import BackendUnsupported
 from .._compiler import is_traced
-from . import library, op
+from .._operator import register_operator
+from . import library
 from .proofs import Prover
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class TableWrites:
 
     def write_(self, caches: Sequence[torch.Tensor], states: Sequence[torch.Tensor]) -> None:
         """Write by the route; a kind not proven for the native one goes the safe way."""
-        op.store(caches, states, self.table, self.contexts, self.native, self.backend)
+        _store_op(caches, states, self.table, self.contexts, self.native, self.backend)
 
 
 class IxformerBackend:
@@ -129,15 +130,7 @@ def lower_by_trials(
     cache: torch.Tensor,
     native: list[torch.Tensor] | None = None,
 ) -> TableWrites:
-    """The writes of kernels that are tried before each first use.
-
-    Args:
-      name: of the backend that has the prover.
-      prover: the kernels, and what is proven of them.
-      slots: as for `Backend.lower`.
-      cache: as for `Backend.lower`.
-      native: what the native route would pass; it is taken if trials prove it.
-    """
+    """The writes of kernels that are tried before each first use, by the native route if proven."""
     stored, block_size = slots >= 0, cache.shape[2]
     table = torch.where(stored, slots // block_size, PAD).to(torch.int32)[:, None]
     contexts = torch.where(stored, slots % block_size, PAD).to(torch.int32)
@@ -171,3 +164,23 @@ def _native(
     table = index_spec.block_table.clone(memory_format=torch.contiguous_format)
     cu_q_lens = index_spec.cu_q_lens.clamp(max=num_tokens)
     return [table, cu_q_lens, contexts]
+
+
+def _store(
+    caches: Sequence[torch.Tensor],
+    states: Sequence[torch.Tensor],
+    table: torch.Tensor,
+    contexts: torch.Tensor,
+    native: list[torch.Tensor] | None,
+    backend: str,
+) -> None:
+    # A graph or an exported program names the backend, which is looked up where it runs.
+    found: Any = _registry.find(backend)
+    found.prover.write(caches, states, table, contexts, native)
+
+
+_store_op = register_operator(
+    "ixformer_store(Tensor(a!)[] cache, Tensor[] states, Tensor table, Tensor contexts, "
+    "Tensor[]? native, str backend) -> ()",
+    _store,
+)

@@ -95,47 +95,27 @@ class Prover:
         if device >= 0 and device != torch.cuda.current_device():
             with torch.cuda.device(device):  # where a kernel is launched
                 return self.write(caches, states, table, contexts, native)
-        indices = table, contexts, native
         pairs = [
             (cache, given if given.shape[0] == rows else given[:rows])
             for cache, given in zip(caches, states, strict=True)
             if cache.numel()
         ]
-        if len(pairs) > 1:
-            for cache, given in pairs:
-                self.parts(cache, rows, given)
-        while pairs:
-            first, *others = pairs
-            if others and (proof := self._pair_proof(first, others[0])):
-                cache, given = zip(first, others.pop(0), strict=True)
-                self._call(proof, cache, given, *indices)
+        # Each is proven before one is written.
+        calls = [(cache, given, self.parts(cache, rows, given)) for cache, given in pairs]
+        while calls:
+            (cache, given, parts), *calls = calls
+            proof = self._pair_proof((cache, given), calls[0][:2]) if calls else None
+            if proof is not None:
+                other, more, _ = calls.pop(0)
+                cache, given, parts = (cache, other), (given, more), [(slice(rows), proof)]
+            if len(parts) > 1:
+                # The safe way alone: a table of prefill cannot be cut where parts of states begin.
+                for part, proof in parts:
+                    proof.store(given[part], cache, table[part], None, contexts[part])
+            elif native is not None and self.native_is_proven(parts[0][1], native[0].shape):
+                parts[0][1].store(given, cache, *native)
             else:
-                self._write_one(*first, *indices)
-            pairs = others
-
-    def _write_one(self, cache: torch.Tensor, states: torch.Tensor, *indices: Any) -> None:
-        rows, (table, contexts, _) = states.shape[0], indices
-        if rows > MAX_ROWS or states.numel() > MAX_ELEMENTS:
-            # The safe way alone: a table of prefill cannot be cut where parts of states begin.
-            for part, proof in self.parts(cache, rows, states):
-                proof.store(states[part], cache, table[part], None, contexts[part])
-        else:
-            self._call(self._proof(cache, rows, states), cache, states, *indices)
-
-    def _call(
-        self,
-        proof: Proof,
-        cache: Any,
-        states: Any,
-        table: torch.Tensor,
-        contexts: torch.Tensor,
-        native: Sequence[torch.Tensor] | None,
-    ) -> None:
-        """Make a call that is proven, the native way if that is proven too."""
-        if native is not None and self.native_is_proven(proof, native[0].shape):
-            proof.store(states, cache, *native)
-        else:
-            proof.store(states, cache, table, None, contexts)
+                parts[0][1].store(given, cache, table, None, contexts)
 
     def _pair_proof(self, *pairs: tuple[torch.Tensor, torch.Tensor]) -> Proof | None:
         """What is proven of one call for two caches of one kind, by a trial if it is the first."""
@@ -162,10 +142,7 @@ class Prover:
     def parts(
         self, cache: torch.Tensor, rows: int, states: torch.Tensor | None = None
     ) -> list[tuple[slice, Proof]]:
-        """The calls that store so many rows; refused as a whole, before any of them is made.
-
-        Without states, of contiguous and aligned ones.
-        """
+        """The calls that store so many rows; without states, of contiguous and aligned ones."""
         if cache.numel() == 0:
             return []
         most = max(1, min(MAX_ROWS, MAX_ELEMENTS // (cache.shape[1] * cache.shape[3])))

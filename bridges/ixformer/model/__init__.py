@@ -2,9 +2,9 @@
 
 from ..backend import IxformerBackend
 from .kernels import ModelFunctions
-from .semantics import PLAUSIBLE, KernelSemantics
+from .semantics import KernelSemantics
 
-__all__ = ["PLAUSIBLE", "KernelSemantics", "ModelFunctions", "backend"]
+__all__ = ["KernelSemantics", "ModelFunctions", "backend"]
 
 
 def backend(semantics: KernelSemantics | None = None) -> IxformerBackend:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import suppress
 
 import numpy as np
@@ -10,6 +9,7 @@ import torch
 from numpy.lib.stride_tricks import as_strided
 
 from ..._backend import BITS
+from ..._overlap import reach
 
 ALIGNMENT = 64
 """Bytes up to which the address of a tensor may matter to a kernel."""
@@ -77,8 +77,3 @@ class Canvas:
         """The part of a host memory where the tensor lies."""
         steps = [stride * host.itemsize for stride in self._strides]
         return as_strided(host[self._offset :], self._shape, steps)
-
-
-def reach(shape: tuple[int, ...], strides: Sequence[int]) -> int:
-    """How many elements of memory a strided tensor spans."""
-    return 1 + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))

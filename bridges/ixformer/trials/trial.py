@@ -11,8 +11,9 @@ import torch
 from functional_paged import BlockTable, reference
 
 from ..._backend import BITS
+from ..._overlap import reach
 from ..library import Store
-from .canvas import ALIGNMENT, Canvas, reach
+from .canvas import ALIGNMENT, Canvas
 from .finding import Finding, attempt, kernel_errors
 
 MAX_TRIAL_ELEMENTS = 2**28
