@@ -1,6 +1,6 @@
 """Record real keys and values for the conformance cases, into one small npz file.
 
-    python examples/record_smollm2_kv.py [FILE]
+    python examples/record_smollm2_kv.py
 
 SmolLM2-135M-Instruct reads one text (the prefill) and continues it greedily (the decode steps),
 once computing in bfloat16 and once in float32; transformers' own cache is then cut into states.
@@ -19,7 +19,6 @@ One machine writes the same file each time; another machine's arithmetic may rou
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -64,11 +63,9 @@ def main() -> None:
     torch.set_num_threads(1)  # the order of a sum must not depend on how many cores there are
     bfloat16, prefill_tokens = record("bfloat16")
     float32, _ = record("float32")
-    file = Path(sys.argv[1]) if len(sys.argv) > 1 else FILE
-    file.parent.mkdir(parents=True, exist_ok=True)
     arrays: dict[str, Any] = {"prefill_tokens": prefill_tokens, "text": TEXT}
-    np.savez_compressed(file, **arrays, **bfloat16, **float32)
-    print(f"{file}: {file.stat().st_size:,} bytes, {prefill_tokens} + {DECODE_STEPS} tokens")
+    np.savez_compressed(FILE, **arrays, **bfloat16, **float32)
+    print(f"{FILE}: {FILE.stat().st_size:,} bytes, {prefill_tokens} + {DECODE_STEPS} tokens")
 
 
 if __name__ == "__main__":

@@ -5,16 +5,14 @@ have a cache of their own; its values become int8 with a static scale a channel,
 text. The three are one store by one plan, in torch and in JAX, whose caches must be equal bit for
 bit. Attention that reads them back may differ from attention over what was stored by `BOUND`.
 
-    python examples/sage_prefill.py --block-size 16
+    python examples/sage_prefill.py
 """
 
 from __future__ import annotations
 
-import argparse
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
@@ -45,19 +43,6 @@ Layer = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 """Queries, keys and values of a layer, each (num_tokens, heads, head_dim), after the rotation."""
 
 
-@dataclass(frozen=True)
-class Result:
-    """What one run measured.
-
-    Attributes:
-      errors: of the attention output of each layer.
-      share: bytes of the quantised caches, as a share of bfloat16 ones.
-    """
-
-    errors: list[float]
-    share: float
-
-
 def layers_of(model: Any, tokenizer: Any, text: str) -> list[Layer]:
     """What attention gets in each layer as the model reads a text."""
     seen: list[Layer] = []
@@ -81,8 +66,11 @@ def attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> to
     return attend(query, key, value, is_causal=True, enable_gqa=True).transpose(0, 1)
 
 
-def run(model: Any, tokenizer: Any, block_size: int = 16) -> Result:
-    """Store each layer quantised, in both frameworks, and attend to what is read back."""
+def run(model: Any, tokenizer: Any, block_size: int = 16) -> tuple[list[float], float]:
+    """Store each layer quantised, in both frameworks, and attend to what is read back.
+
+    Returns the error of each layer's attention output, and the caches' share of bfloat16 bytes.
+    """
     calibration = layers_of(model, tokenizer, CALIBRATION)
     layers = layers_of(model, tokenizer, TEXT)
     num_tokens, kv_heads, head_dim = layers[0][1].shape
@@ -122,22 +110,16 @@ def run(model: Any, tokenizer: Any, block_size: int = 16) -> Result:
         exact, read = attention(query, key, value), attention(query, read_key, read_value)
         errors.append(float((read - exact).norm() / exact.norm()))
     size = sum(cache.nbytes for cache in caches())
-    return Result(errors, size / (2 * 2 * caches()[0].numel()))
+    return errors, size / (2 * 2 * caches()[0].numel())
 
 
 def main() -> None:
     """Run the example, and say what it found."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--block-size", type=int, default=16)
-    result = run(*load_model("float32"), parser.parse_args().block_size)
-    print(
-        f"{len(result.errors)} layers: caches of torch and JAX {jax.__version__} equal bit for bit"
-    )
-    worst = max(result.errors)
-    print(f"error of attention: {min(result.errors):.4f} to {worst:.4f}, at most {BOUND}")
-    print(f"memory: {result.share:.0%} of bfloat16 caches")
+    errors, share = run(*load_model("float32"))
+    worst = max(errors)
+    print(f"{len(errors)} layers: caches of torch and JAX equal bit for bit")
+    print(f"error of attention: {min(errors):.4f} to {worst:.4f}, at most {BOUND}")
+    print(f"memory: {share:.0%} of bfloat16 caches")
     if worst > BOUND:
         raise SystemExit(f"the error must be at most {BOUND}")
 

@@ -5,12 +5,11 @@ Three prompts of different length run in one padded batch. Each new key and valu
 and stored a second time by JAX. At the end the tokens, keys and values must be those of
 transformers' own cache, and the caches of torch and JAX must be equal bit for bit as a whole.
 
-    python examples/smollm2_paged.py --max-new-tokens 24 --dtype float32 --block-size 16
+    python examples/smollm2_paged.py
 """
 
 from __future__ import annotations
 
-import argparse
 import math
 import random
 from typing import Any
@@ -116,15 +115,10 @@ def run(
     return tokens, paged
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Run the example from the command line."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--max-new-tokens", type=int, default=24)
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
-    parser.add_argument("--block-size", type=int, default=16)
-    options = vars(parser.parse_args(argv))
-    model, tokenizer = load_model(options.pop("dtype"))
-    tokens, paged = run(model, tokenizer, **options)
+def main() -> None:
+    """Run the example."""
+    model, tokenizer = load_model("float32")
+    tokens, paged = run(model, tokenizer, max_new_tokens=24, block_size=16)
     texts = tokenizer.batch_decode(tokens, skip_special_tokens=True)
     for prompt, text in zip(PROMPTS, texts, strict=True):
         print(f"> {prompt}\n{text.strip()}\n")
