@@ -23,10 +23,7 @@ Leaf = tuple[Path, torch.Tensor, torch.Tensor]
 def check_leaves(to: TokenSlots, leaves: Sequence[Leaf], rows_name: str) -> None:
     """Check all that the calls for some leaves need, so that nothing is refused halfway.
 
-    Args:
-      to: where each row goes.
-      leaves: caches with their rows.
-      rows_name: `"states"`, which are read, or `"out"`, which is written.
+    Their rows are `"states"`, which are read, or `"out"`, which is written.
     """
     for path, cache, rows in leaves:
         at_leaf(path, _check_fit, to, cache, rows_name, rows)

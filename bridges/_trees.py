@@ -39,17 +39,11 @@ def paired(name: str, tree: Tree, other_name: str, other: Tree) -> list[tuple[Pa
       SpecError: C1 where one tree has a leaf that the other has not.
     """
     ours, theirs = leaves_of(tree), leaves_of(other)
-    for has, its_name, lacks, their_name in (
-        (ours, name, theirs, other_name),
-        (theirs, other_name, ours, name),
-    ):
-        for path in has:
-            if path not in lacks:
-                raise SpecError(
-                    "C1",
-                    f"{their_name} must have the tree of {its_name}, "
-                    f"got no leaf {in_words(their_name, path)}",
-                )
+    for path in [*ours, *theirs]:
+        if path not in ours or path not in theirs:
+            has, lacks = (name, other_name) if path in ours else (other_name, name)
+            text = f"{lacks} must have the tree of {has}, got no leaf {in_words(lacks, path)}"
+            raise SpecError("C1", text)
     return [(path, leaf, theirs[path]) for path, leaf in ours.items()]
 
 

@@ -182,14 +182,10 @@ numba_pair = partial(PairAdapter, "numba")
 ixformer_backend = partial(BridgeAdapter, "ixformer", "cuda")
 
 
-def triton_backend() -> BridgeAdapter:
-    """The triton backend on a GPU, else on the CPU, where `TRITON_INTERPRET=1` must be set."""
-    return BridgeAdapter("triton", "cuda" if torch.cuda.is_available() else "cpu")
-
-
-def triton_pair() -> PairAdapter:
-    """The same, two caches a launch."""
-    return PairAdapter("triton", "cuda" if torch.cuda.is_available() else "cpu")
+# On a GPU, else on the CPU, where `TRITON_INTERPRET=1` must be set.
+_TRITON = "triton", "cuda" if torch.cuda.is_available() else "cpu"
+triton_backend = partial(BridgeAdapter, *_TRITON)
+triton_pair = partial(PairAdapter, *_TRITON)
 
 
 def ixformer_model_backend() -> BridgeAdapter:

@@ -122,7 +122,7 @@ class PagedCache(stock.Cache):
         """Release all rows and begin a batch of prompts, padded on any side, for `model.generate`.
 
         Args:
-          attention_mask: the prompts'. Columns after its last are tokens.
+          attention_mask: the prompts', a row a beam. Columns after its last are tokens.
         """
         check_axes(("batch", "columns"), attention_mask=attention_mask)
         for row in list(self.allocator.rows):
