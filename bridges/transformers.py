@@ -238,7 +238,8 @@ class PagedCache(stock.Cache):
     def reorder_cache(self, beam_idx: Integer[torch.Tensor, " batch"]) -> None:
         """Give each row what another one has stored, in the same blocks until it goes on."""
         chosen, old = beam_idx.numpy(force=True), self.rows
-        self.rows = [self.allocator.fork(old[source]) for source in chosen]
+        kept = [old[source] for source in chosen]  # all there, before one is forked
+        self.rows = [self.allocator.fork(row) for row in kept]
         for row in old:
             self.allocator.release(row)
         self._mask, self.all_slots = self._mask[chosen], self.all_slots[chosen]
@@ -246,6 +247,14 @@ class PagedCache(stock.Cache):
     def crop(self, tokens_to_remove: int) -> None:
         """Refuse: what is stored stays."""
         raise NotImplementedError(f"what is stored must stay, got crop({tokens_to_remove})")
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        """Refuse: rows come and go through `allocator`."""
+        raise NotImplementedError("what is stored must stay; fork the rows of `allocator`")
+
+    def batch_select_indices(self, indices: torch.Tensor) -> None:
+        """Refuse: rows come and go through `allocator`."""
+        raise NotImplementedError("what is stored must stay; release rows of `allocator`")
 
 
 def _mapping(slots: np.ndarray, device: torch.device) -> SlotMapping:

@@ -339,10 +339,19 @@ def test_c1_sizes_of_the_cache():
         PagedCache(transformers.LlamaConfig(**SMALL), num_blocks=4, block_size=0)
 
 
-def test_crop_is_refused(begun):
+def test_a_beam_that_is_not_there_forks_no_row(begun):
     _, cache, _ = begun
-    with pytest.raises(NotImplementedError, match=r"must stay, got crop\(-1\)"):
-        cache.crop(-1)
+    rows, blocks = list(cache.allocator.rows), list(cache.allocator.references)
+    with pytest.raises(IndexError):
+        cache.reorder_cache(torch.tensor([0, 99]))
+    assert (list(cache.allocator.rows), list(cache.allocator.references)) == (rows, blocks)
+
+
+@pytest.mark.parametrize("call", ["crop", "batch_repeat_interleave", "batch_select_indices"])
+def test_what_would_change_stored_rows_is_refused(begun, call):
+    _, cache, _ = begun
+    with pytest.raises(NotImplementedError, match="what is stored must stay"):
+        getattr(cache, call)(1)
 
 
 def test_without_transformers_the_import_says_what_to_install():
