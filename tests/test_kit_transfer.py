@@ -106,6 +106,7 @@ def failed(adapter: Any, ask: Any = here) -> set[str]:
     }
 
 
+@pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")
 @pytest.mark.parametrize("ask", [here, in_a_fork])
 def test_c17_a_right_transfer_passes(ask):
     assert len(CASES) == 5

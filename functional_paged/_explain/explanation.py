@@ -41,6 +41,7 @@ def explain(
 
     Example:
       >>> import numpy as np
+      >>> from functional_paged import BlockTable
       >>> spec = BlockTable(np.int32([[4, -1]]), np.int32([1]), np.int32([0, 2]))
       >>> explanation = explain(spec, cache_shape=(6, 1, 2, 1), num_tokens=3)
       >>> for token in explanation.tokens:
