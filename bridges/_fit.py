@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NoReturn
 
 import torch
@@ -21,26 +21,23 @@ Leaf = tuple[Path, torch.Tensor, torch.Tensor]
 
 
 def check_leaves(to: TokenSlots, leaves: Sequence[Leaf], rows_name: str) -> None:
-    """Check all that the calls for some leaves need, so that nothing is refused halfway.
-
-    Their rows are `"states"`, which are read, or `"out"`, which is written.
-    """
-    for path, cache, rows in leaves:
-        at_leaf(path, _check_fit, to, cache, rows_name, rows)
-        at_leaf(path, check_memory, "cache", cache)
-        if rows_name == "out":
-            at_leaf(path, check_memory, rows_name, rows)
-
-
-def at_leaf(path: Path, check: Callable[..., object], *arguments: object) -> None:
-    """Check something of a leaf, and say where it is if that fails."""
+    """Check all leaves, whose rows are `"states"` or `"out"`, so that none is refused halfway."""
+    path: Path = ()
     try:
-        check(*arguments)
+        for path, cache, rows in leaves:  # noqa: B007 - the error says where it was
+            _check_fit(to, cache, rows_name, rows)
+            check_memory("cache", cache)
+            if rows_name == "out":
+                check_memory(rows_name, rows)
     except SpecError as error:
         if not path:
             raise
-        where = in_words("cache", path)
-        raise SpecError(error.clause, f"{error.message}, in leaf {where}") from error
+        raise at_leaf(path, error) from error
+
+
+def at_leaf(path: Path, error: SpecError) -> SpecError:
+    """The error of a leaf with its place in the tree."""
+    return SpecError(error.clause, f"{error.message}, in leaf {in_words('cache', path)}")
 
 
 def check_axes(

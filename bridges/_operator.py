@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.autograd.graph import increment_version
 
-from ._overlap import may_meet
+from ._overlap import span_of
 from ._transforms import at_work, check_untransformed
 
 
@@ -42,7 +42,12 @@ def register_operator(schema: str, run: Callable[..., None]) -> Any:
                 for tensor in given if isinstance(given, (list, tuple)) else [given]:
                     if torch.is_tensor(tensor):
                         check_untransformed(**{of: tensor})
-        apart = [x.clone() if any(may_meet(to, x) for to in written) else x for x in read]
+        apart, spans = list(read), [span_of(tensor) for tensor in written]
+        for i, tensor in enumerate(read):
+            start, end = span_of(tensor)
+            for first, last in spans:
+                if first < end and start < last:
+                    apart[i] = tensor.clone()
         run(written, apart, *rest)
         for tensor in written:
             if not tensor.is_inference():  # at which autograd does not look

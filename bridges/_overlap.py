@@ -34,8 +34,15 @@ def overlaps_itself(shape: Sequence[int], strides: Sequence[int]) -> bool:
 
 def may_meet(one: torch.Tensor, other: torch.Tensor) -> bool:
     """Whether the memory from first to last element of two tensors has a byte in common."""
-    distance = other.data_ptr() - one.data_ptr()
-    return distance < _bytes_of(one) if distance >= 0 else -distance < _bytes_of(other)
+    (start, end), (other_start, other_end) = span_of(one), span_of(other)
+    return start < other_end and other_start < end
+
+
+def span_of(tensor: torch.Tensor) -> tuple[int, int]:
+    """The addresses of a tensor's first byte and behind its last, whatever lies between."""
+    dense, start = tensor.is_contiguous(), tensor.data_ptr()
+    elements = tensor.numel() if dense else reach(tensor.shape, tensor.stride())
+    return start, start + elements * tensor.itemsize
 
 
 def share_memory(one: torch.Tensor, other: torch.Tensor) -> bool:
@@ -56,12 +63,6 @@ def share_memory(one: torch.Tensor, other: torch.Tensor) -> bool:
 def reach(shape: Sequence[int], strides: Sequence[int]) -> int:
     """How many elements of memory a strided tensor spans, from its first element to its last."""
     return 1 + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
-
-
-def _bytes_of(tensor: torch.Tensor) -> int:
-    if tensor.is_contiguous():
-        return tensor.nbytes
-    return reach(tensor.shape, tensor.stride()) * tensor.itemsize
 
 
 @constant_in_graphs

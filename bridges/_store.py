@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functional_paged import IndexSpec, internal
+from functional_paged import IndexSpec, SpecError, internal
 
 from . import _registry as registry
 from ._backend import Backend, StorePlan
@@ -60,9 +60,13 @@ def store_single_(
         if not leaves:
             return cache
         path, first, rows = leaves[0]
-        at_leaf(path, internal.check_call, internal.TORCH_STORE, first, rows, plan)
-        # Before a backend looks whether it can serve such strides.
-        at_leaf(path, check_memory, "cache", first)
+        try:
+            internal.check_call(internal.TORCH_STORE, first, rows, plan)
+            check_memory("cache", first)  # before a backend looks whether it can serve such strides
+        except SpecError as error:
+            if not path:
+                raise
+            raise at_leaf(path, error) from error
         plan = checked_plan(plan, first, rows.shape[0], backend)
     elif backend is not None and registry.name_of(backend) != plan.backend:
         raise ValueError(f"backend must be the plan's = {plan.backend!r}, got {backend!r}")

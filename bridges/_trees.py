@@ -18,33 +18,35 @@ Path: TypeAlias = tuple[Hashable, ...]
 
 def leaves_of(tree: Tree, path: Path = ()) -> dict[Path, Any]:
     """The leaves of a tree by where they are, in its order; what is no container is a leaf."""
-    if isinstance(tree, torch.Tensor):
+    if not isinstance(tree, (tuple, list, dict)):
         return {path: tree}
-    if isinstance(tree, (tuple, list)):
-        children = list(enumerate(tree))
-    elif isinstance(tree, dict):
-        children = list(tree.items())
-    else:
-        return {path: tree}
+    children = tree.items() if isinstance(tree, dict) else enumerate(tree)
     leaves: dict[Path, Any] = {}
     for key, child in children:
         leaves.update(leaves_of(child, (*path, key)))
     return leaves
 
 
-def paired(name: str, tree: Tree, other_name: str, other: Tree) -> list[tuple[Path, Any, Any]]:
-    """Each leaf of a tree with that of another at the same place.
-
-    Raises:
-      SpecError: C1 where one tree has a leaf that the other has not.
-    """
-    ours, theirs = leaves_of(tree), leaves_of(other)
-    for path in [*ours, *theirs]:
-        if path not in ours or path not in theirs:
-            has, lacks = (name, other_name) if path in ours else (other_name, name)
-            text = f"{lacks} must have the tree of {has}, got no leaf {in_words(lacks, path)}"
+def paired(
+    name: str, tree: Tree, other_name: str, other: Tree, path: Path = ()
+) -> list[tuple[Path, Any, Any]]:
+    """Each leaf of a tree with that of another at the same place; C1 where one lacks it."""
+    # Tensors and pairs of them, which a store of microseconds has, without the dicts.
+    if isinstance(tree, torch.Tensor) and isinstance(other, torch.Tensor):
+        return [(path, tree, other)]
+    both = isinstance(tree, (tuple, list)) and isinstance(other, (tuple, list))
+    if both and len(tree) == len(other):
+        pairs = []
+        for key, (child, its) in enumerate(zip(tree, other, strict=True)):
+            pairs += paired(name, child, other_name, its, (*path, key))
+        return pairs
+    ours, theirs = leaves_of(tree, path), leaves_of(other, path)
+    for at in [*ours, *theirs]:
+        if at not in ours or at not in theirs:
+            has, lacks = (name, other_name) if at in ours else (other_name, name)
+            text = f"{lacks} must have the tree of {has}, got no leaf {in_words(lacks, at)}"
             raise SpecError("C1", text)
-    return [(path, leaf, theirs[path]) for path, leaf in ours.items()]
+    return [(at, leaf, theirs[at]) for at, leaf in ours.items()]
 
 
 def mapped(function: Callable[[Any], Any], tree: Tree) -> Tree:
