@@ -1,7 +1,4 @@
-"""The store in place, on torch tensors: plain torch anywhere, vendor kernels where they load.
-
-And the load that undoes it, and a transfer, which is the two.
-"""
+"""The store in place on torch tensors, the load that undoes it, and a transfer, which is both."""
 
 # Their operators come with the package: an exported program needs them where it is loaded.
 from . import ixformer, numba_cpu, torch_inplace, triton_gpu  # noqa: F401
